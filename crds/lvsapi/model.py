@@ -1,0 +1,294 @@
+"""The objects of the API as values. Pure: what parsing yields and everything else consumes.
+
+Words are those of RFC 9568, ipvsadm(8) and Kubernetes. All values are immutable; ordering is total where it
+decides something, so that every node decides alike.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
+
+class Protocol(StrEnum):
+    """Transport protocol of a port, in Kubernetes' spelling."""
+
+    TCP = "TCP"
+    UDP = "UDP"
+    SCTP = "SCTP"
+
+
+class Scheduler(StrEnum):
+    """The kernel's IPVS schedulers, as in ipvsadm(8) ``--scheduler``."""
+
+    RR = "rr"
+    WRR = "wrr"
+    LC = "lc"
+    WLC = "wlc"
+    LBLC = "lblc"
+    LBLCR = "lblcr"
+    SH = "sh"
+    DH = "dh"
+    MH = "mh"
+    SED = "sed"
+    NQ = "nq"
+    FO = "fo"
+    OVF = "ovf"
+    TWOS = "twos"
+
+
+class Forwarding(StrEnum):
+    """How a packet reaches its real server, ipvsadm(8) ``-g``, ``-i``, ``-m``."""
+
+    DIRECT_ROUTING = "DirectRouting"
+    TUNNEL = "Tunnel"
+    MASQUERADE = "Masquerade"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ObjectKey:
+    """Namespace and name of an object; the namespace is empty for cluster-scoped kinds."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServicePort:
+    """One port of the virtual IP address."""
+
+    port: int
+    protocol: Protocol = Protocol.TCP
+    target_port: int | str | None = None
+    """Number: the backends' port. Name: the port of that name in the EndpointSlices (the Service's port name).
+    None: the Service's port of the same number and protocol, or its only port of that protocol."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealServer:
+    """A backend outside the cluster, named by hand. Direct routing cannot map its port."""
+
+    address: IPAddress
+    port: int | None = None
+    """None: the port of the virtual IP address."""
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Director:
+    """A node that may hold the VIP, and its VRRP priority there (1-254)."""
+
+    node: str
+    priority: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """What was decided for a VirtualService (by the operator, or by ``assign`` in standalone mode)."""
+
+    virtual_router_id: int
+    directors: tuple[Director, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VirtualService:
+    """A namespaced object of the user: addresses, ports, backends."""
+
+    key: ObjectKey
+    uid: str
+    created: str
+    """creationTimestamp, RFC 3339 UTC: sorts as text. The older object wins a conflict; then the smaller uid."""
+    generation: int
+    class_name: str
+    addresses: tuple[IPAddress, ...]
+    ports: tuple[ServicePort, ...]
+    service: str | None = None
+    real_servers: tuple[RealServer, ...] = ()
+    scheduler: Scheduler = Scheduler.MH
+    forwarding: Forwarding = Forwarding.DIRECT_ROUTING
+    virtual_router_id: int | None = None
+    """The VRID that the user asks for."""
+    assigned: Assignment | None = None
+    """From status; None until somebody has decided."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VrrpSettings:
+    """Election settings of a class."""
+
+    advertisement_interval_ms: int = 100
+    """RFC 9568 Advertisement_Interval: 10-40950 ms in steps of 10. 100 ms loses a node in at most 0.35 s."""
+    preempt: bool = True
+    """RFC 9568 Preempt_Mode. Hitless here, so on: VIPs return to where the ranking wants them."""
+    virtual_router_ids: tuple[int, int] = (200, 215)
+    """First and last VRID that may be allocated. Sixteen routers spread VIPs over the directors."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VirtualServiceClass:
+    """A cluster-scoped object of the administrator."""
+
+    name: str
+    director_selector: Mapping[str, str] = field(default_factory=dict)
+    """Labels that a node needs to be a director. Empty: every node."""
+    directors: tuple[Director, ...] = ()
+    """Named directors with fixed priorities; when given, only these are directors."""
+    interface: str = ""
+    """Where adverts go. Empty: the interface whose network holds the VIP, else that of the default route."""
+    vip_interface: str = ""
+    """Where VIPs are put. Empty: as ``interface``."""
+    vip_prefix_length: int | None = None
+    """Prefix length of the VIP on its interface. None: /32 and /128."""
+    pools: tuple[IPNetwork, ...] = ()
+    """Networks that VIPs must come from. Empty: any address."""
+    namespaces: tuple[str, ...] = ()
+    """Namespaces that may use the class. Empty: all."""
+    vrrp: VrrpSettings = VrrpSettings()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KubeServicePort:
+    """One port of a v1 Service."""
+
+    name: str
+    port: int
+    protocol: Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KubeService:
+    """What is used of a v1 Service."""
+
+    key: ObjectKey
+    ports: tuple[KubeServicePort, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One endpoint of an EndpointSlice. Conditions follow discovery/v1: an absent ``ready`` means ready."""
+
+    addresses: tuple[IPAddress, ...]
+    node: str | None
+    ready: bool
+    serving: bool
+    terminating: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlicePort:
+    """One port of an EndpointSlice: the Service's port name and the pods' port number."""
+
+    name: str
+    port: int | None
+    protocol: Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSlice:
+    """What is used of a discovery/v1 EndpointSlice."""
+
+    key: ObjectKey
+    service: str
+    """Label ``kubernetes.io/service-name``."""
+    ports: tuple[SlicePort, ...]
+    endpoints: tuple[Endpoint, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """What is used of a v1 Node."""
+
+    name: str
+    labels: Mapping[str, str]
+    addresses: tuple[IPAddress, ...]
+    """InternalIP addresses."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """All objects at one moment: the whole input of a reconciliation."""
+
+    virtual_services: tuple[VirtualService, ...] = ()
+    classes: tuple[VirtualServiceClass, ...] = ()
+    services: tuple[KubeService, ...] = ()
+    slices: tuple[EndpointSlice, ...] = ()
+    nodes: tuple[Node, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """A destination of a virtual server, the same on every node."""
+
+    address: IPAddress
+    port: int
+    weight: int
+    """0: draining (held connections go on, no new ones)."""
+    node: str | None
+    """The node that runs it; None outside the cluster."""
+    host_network: bool = False
+    """True when the address is the node's own, or outside the cluster: classic direct routing, no port mapping."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VirtualServer:
+    """One IPVS service: an address, a port, and its backends in the canonical order of every node."""
+
+    owner: ObjectKey
+    address: IPAddress
+    protocol: Protocol
+    port: int
+    scheduler: Scheduler
+    forwarding: Forwarding
+    backends: tuple[Backend, ...]
+    """Sorted by (address version, address, port): ``mh`` depends on the order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VirtualRouter:
+    """One VRRP instance (per class, VRID and address family) with all the addresses it carries."""
+
+    class_name: str
+    virtual_router_id: int
+    family: int
+    """4 or 6."""
+    addresses: tuple[IPAddress, ...]
+    """Sorted."""
+    owners: tuple[ObjectKey, ...]
+    directors: tuple[Director, ...]
+    interface: str
+    vip_interface: str
+    vip_prefix_length: int | None
+    vrrp: VrrpSettings
+
+    @property
+    def name(self) -> str:
+        """Unique on a node, stable: ``<class>/<vrid>/v<family>``."""
+        return f"{self.class_name}/{self.virtual_router_id}/v{self.family}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Why an object is not (fully) served: becomes a condition, an event and a log line alike."""
+
+    key: ObjectKey
+    condition: str
+    """A ``status.ConditionType``."""
+    reason: str
+    """CamelCase, a ``status.Reason``."""
+    message: str
+    """Names field, value and remedy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """What the objects ask for, for every node alike."""
+
+    servers: tuple[VirtualServer, ...]
+    routers: tuple[VirtualRouter, ...]
+    problems: tuple[Problem, ...]
