@@ -1,0 +1,203 @@
+"""A LAN of network namespaces joined by one bridge: hosts to run real processes in, cables to cut.
+
+Needs root, ``ip`` and ``nft``. Every host is a network namespace with one interface ``eth0``; the bridge lives in a
+namespace of its own, where each cable's end is named like its host. ``close()`` leaves nothing behind.
+"""
+
+import contextlib
+import ctypes
+import itertools
+import os
+import select
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+CLONE_NEWNET = 0x40000000
+SWITCH = "switch"
+EVERY_PROTOCOL = 0x0003
+DROP_CHAIN = "{ type filter hook %s device %s priority 0; policy drop; }"
+
+Direction = Literal["both", "from", "to"]
+Frame = tuple[float, bytes]
+"""Monotonic time of arrival in seconds, Ethernet frame."""
+
+_serial = itertools.count(1)
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class CommandFailed(AssertionError):
+    """A command inside a host ended with a status other than 0; the text carries its output."""
+
+
+class Sniffer:
+    """Every frame that one host sends or receives on ``eth0`` from now on."""
+
+    def __init__(self, packet_socket: socket.socket) -> None:
+        self._socket = packet_socket
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        self._socket.setblocking(False)
+        self.seen: list[Frame] = []
+
+    def frames(self, seconds: float = 0.0) -> list[Frame]:
+        """What arrived since the last call, waiting so long for more. Kept in ``seen`` too."""
+        end = time.monotonic() + seconds
+        fresh: list[Frame] = []
+        while True:
+            readable, _, _ = select.select([self._socket], [], [], max(0.0, end - time.monotonic()))
+            if not readable:
+                break
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    fresh.append((time.monotonic(), self._socket.recv(65536)))
+        self.seen += fresh
+        return fresh
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Lan:
+    """The switch and what is plugged into it. A context manager."""
+
+    def __init__(self) -> None:
+        self._prefix = f"lan{os.getpid()}x{next(_serial)}"
+        self._hosts: list[str] = []
+        self._processes: list[subprocess.Popen[Any]] = []
+        self._sockets: list[socket.socket] = []
+        self._command("ip", "netns", "add", self.namespace(SWITCH))
+        self.run(SWITCH, ["ip", "link", "add", "bridge0", "type", "bridge", "mcast_snooping", "0"])
+        self.run(SWITCH, ["ip", "link", "set", "bridge0", "up"])
+        self.run(SWITCH, ["nft", "add", "table", "netdev", "cuts"])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def namespace(self, host: str) -> str:
+        """The name of the host's network namespace, for ``ip netns``."""
+        return f"{self._prefix}-{host}"
+
+    def add_host(self, name: str, *addresses: str) -> str:
+        """A host plugged into the switch. ``addresses`` carry prefix lengths. Returns the name.
+
+        Like a node after ``lvs-node-init``: forwards, ``arp_ignore=1``, ``arp_announce=2``.
+        """
+        namespace = self.namespace(name)
+        self._command("ip", "netns", "add", namespace)
+        self._hosts.append(name)
+        self.run(
+            SWITCH, ["ip", "link", "add", "name", name, "type", "veth", "peer", "name", "eth0", "netns", namespace]
+        )
+        self.run(SWITCH, ["ip", "link", "set", "dev", name, "master", "bridge0", "up"])
+        settings = ("ip_forward=1", "conf.all.arp_ignore=1", "conf.all.arp_announce=2", "conf.all.rp_filter=0")
+        self.run(name, ["sysctl", "-qw", *(f"net.ipv4.{setting}" for setting in settings)])
+        self.run(name, ["ip", "link", "set", "lo", "up"])
+        self.run(name, ["ip", "link", "set", "eth0", "up"])
+        for address in addresses:
+            self.run(name, ["ip", "address", "add", address, "dev", "eth0", *(["nodad"] if ":" in address else [])])
+        return name
+
+    def run(self, host: str, argv: Sequence[str], *, check: bool = True, timeout: float = 30.0) -> str:
+        """Standard output of a command inside the host. Raises CommandFailed unless ``check`` is False."""
+        return self._command(*self._inside(host, argv), check=check, timeout=timeout)
+
+    def popen(
+        self, host: str, argv: Sequence[str], *, environment: Mapping[str, str] | None = None, log: Path | None = None
+    ) -> subprocess.Popen[bytes]:
+        """A process inside the host: its pid is the command's own. Killed by ``close()`` when it still runs."""
+        with contextlib.ExitStack() as stack:
+            output: Any = stack.enter_context(log.open("ab")) if log else subprocess.DEVNULL
+            process = subprocess.Popen(
+                self._inside(host, argv),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **(environment or {})},
+            )
+        self._processes.append(process)
+        return process
+
+    @contextlib.contextmanager
+    def inside(self, host: str) -> Iterator[None]:
+        """The calling thread is in the host's network namespace: sockets opened here stay there."""
+        with Path("/proc/thread-self/ns/net").open() as home, Path(f"/run/netns/{self.namespace(host)}").open() as away:
+            _enter(away.fileno())
+            try:
+                yield
+            finally:
+                _enter(home.fileno())
+
+    def socket(self, host: str, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        """A socket that lives in the host, used from here; closed by ``close()``."""
+        with self.inside(host):
+            opened = socket.socket(family, kind, protocol)
+        self._sockets.append(opened)
+        return opened
+
+    def sniff(self, host: str) -> Sniffer:
+        """Frames on the host's ``eth0``, both directions; ``host`` may be a SWITCH port's owner."""
+        packet_socket = self.socket(host, socket.AF_PACKET, socket.SOCK_RAW, 0)
+        packet_socket.bind(("eth0", EVERY_PROTOCOL))
+        return Sniffer(packet_socket)
+
+    def addresses(self, host: str, interface: str = "eth0") -> list[str]:
+        """Addresses on the interface, with prefix length."""
+        lines = self.run(host, ["ip", "-oneline", "address", "show", "dev", interface], check=False).splitlines()
+        return [line.split()[3] for line in lines if " inet" in line]
+
+    def mac(self, host: str) -> str:
+        """Hardware address of the host's ``eth0``."""
+        return self.run(host, ["cat", "/sys/class/net/eth0/address"]).strip()
+
+    def cut(self, host: str, direction: Direction = "both") -> None:
+        """Frames ``from`` the host, ``to`` it, or both are lost in silence; the link stays up."""
+        if direction != "to":
+            self._drop(f"from_{host}", "ingress", host)
+        if direction != "from":
+            self._drop(f"to_{host}", "egress", host)
+
+    def heal(self, host: str) -> None:
+        """Undo ``cut`` and ``unplug``."""
+        for chain in (f"from_{host}", f"to_{host}"):
+            self.run(SWITCH, ["nft", "delete", "chain", "netdev", "cuts", chain], check=False)
+        self.run(SWITCH, ["ip", "link", "set", "dev", host, "up"])
+
+    def unplug(self, host: str) -> None:
+        """The host's port goes down; the host sees its carrier go."""
+        self.run(SWITCH, ["ip", "link", "set", "dev", host, "down"])
+
+    def close(self) -> None:
+        """Kill what still runs, delete every namespace. May be called twice."""
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        for opened in self._sockets:
+            opened.close()
+        for name in (*self._hosts, SWITCH):
+            self._command("ip", "netns", "delete", self.namespace(name), check=False)
+        self._hosts.clear()
+
+    def _drop(self, chain: str, hook: str, host: str) -> None:
+        self.run(SWITCH, ["nft", "add", "chain", "netdev", "cuts", chain, DROP_CHAIN % (hook, host)])
+
+    def _inside(self, host: str, argv: Sequence[str]) -> list[str]:
+        return ["ip", "netns", "exec", self.namespace(host), *argv]
+
+    def _command(self, *argv: str, check: bool = True, timeout: float = 30.0) -> str:
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)
+        if check and done.returncode != 0:
+            raise CommandFailed(f"{' '.join(argv)}: status {done.returncode}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+
+def _enter(namespace: int) -> None:
+    if _libc.setns(namespace, CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
