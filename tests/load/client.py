@@ -1,0 +1,221 @@
+"""The client under load: new connections at a fixed rate, and connections that are held and asked again and again."""
+
+import asyncio
+import contextlib
+import itertools
+import time
+from dataclasses import dataclass, field
+
+from .http import Answer, BadAnswer, Head, parse_answer, parse_head, request
+from .report import Attempt, Held, Report
+
+HEAD_LIMIT = 64 << 10
+HELD_PATIENCE = 12.0
+"""Seconds after which a held connection without an answer counts as lost: six retransmissions of TCP."""
+LAST_PATIENCE = 3.0
+"""Seconds that requests on their way get when the run ends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What to do to whom."""
+
+    host: str
+    port: int
+    rate: float
+    """New connections a second."""
+    timeout: float
+    """Seconds a new connection may take, answer included."""
+    hold: int
+    """Connections to hold."""
+    period: float
+    """Seconds between two requests on a held connection."""
+
+    @property
+    def target(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(slots=True)
+class _Connection:
+    """A held connection while it lives."""
+
+    number: int
+    opened: float
+    server: str = ""
+    client: str = ""
+    local: str = ""
+    answers: int = 0
+    last_answer: float = 0.0
+    slowest: float = 0.0
+    failure: str = ""
+    ended: float = 0.0
+
+    def value(self) -> Held:
+        return Held(**{name: getattr(self, name) for name in self.__slots__})
+
+
+class WrongAnswer(Exception):
+    """A whole answer that is not the one to this request."""
+
+
+async def _read_head(reader: asyncio.StreamReader) -> Head:
+    return parse_head(await reader.readuntil(b"\r\n\r\n"))
+
+
+async def _read_body(reader: asyncio.StreamReader, head: Head) -> bytes:
+    if head.length is not None:
+        return await reader.readexactly(head.length)
+    if not head.chunked:
+        return await reader.read()
+    parts = []
+    while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
+        parts.append(await reader.readexactly(size))
+        await reader.readexactly(2)
+    await reader.readuntil(b"\r\n")
+    return b"".join(parts)
+
+
+async def _ask(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: str, path: str, *, keep_alive: bool
+) -> Answer:
+    """One request and its whole answer. Raises WrongAnswer unless the answer is 200 and echoes the request."""
+    writer.write(request(target, path, keep_alive=keep_alive))
+    head = await _read_head(reader)
+    answer = parse_answer(await _read_body(reader, head))
+    if head.status != 200 or answer.request_line != f"GET {path} HTTP/1.1":
+        raise WrongAnswer(f"asked for {path}, got {head.status} and {answer.request_line!r}")
+    if keep_alive and head.closes:
+        raise WrongAnswer("the server closes a connection that was to be kept")
+    return answer
+
+
+def _local(writer: asyncio.StreamWriter) -> str:
+    host, port, *_ = writer.get_extra_info("sockname")
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _word(error: BaseException) -> str:
+    """The name under which a failure is counted."""
+    match error:
+        case TimeoutError():
+            return "timeout"
+        case ConnectionRefusedError():
+            return "refused"
+        case ConnectionError() | asyncio.IncompleteReadError():
+            return "reset"
+        case OSError():
+            return "unreachable"
+        case _:
+            return "wrong"
+
+
+FAILURES = (OSError, EOFError, asyncio.LimitOverrunError, BadAnswer, WrongAnswer, ValueError)
+
+
+@dataclass(slots=True)
+class Load:
+    """A run: ``run`` until its time is over or ``stop`` is set; ``report`` at any time."""
+
+    wish: Wish
+    started: float = field(default_factory=time.monotonic)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    attempts: list[Attempt] = field(default_factory=list)
+    connections: list[_Connection] = field(default_factory=list)
+
+    async def run(self, seconds: float) -> None:
+        """Both kinds of load for so long. Requests on their way at the end get a moment more, then count as lost."""
+        end = time.monotonic() + seconds
+        holders = [asyncio.create_task(self._hold(number, end)) for number in range(self.wish.hold)]
+        async with asyncio.TaskGroup() as attempts:
+            await self._open_at_rate(end, attempts)
+        self.stop.set()
+        if holders:
+            _, late = await asyncio.wait(holders, timeout=LAST_PATIENCE)
+            for holder in late:
+                holder.cancel()
+            await asyncio.gather(*holders, return_exceptions=True)
+
+    def report(self) -> Report:
+        """What was seen so far."""
+        return Report(
+            target=self.wish.target,
+            started=self.started,
+            ended=time.monotonic(),
+            attempts=tuple(self.attempts),
+            held=tuple(connection.value() for connection in self.connections),
+        )
+
+    async def _open_at_rate(self, end: float, attempts: asyncio.TaskGroup) -> None:
+        """Attempts on a fixed timetable: a slow or dead target does not slow it down."""
+        begin = time.monotonic()
+        for number in itertools.count():
+            due = min(end, begin + number / self.wish.rate) if self.wish.rate > 0 else end
+            if await self._pause(due - time.monotonic()) or due >= end:
+                return
+            attempts.create_task(self._attempt(number))
+
+    async def _attempt(self, number: int) -> None:
+        start = time.monotonic()
+        failure, server, client, local = "", "", "", ""
+        writer: asyncio.StreamWriter | None = None
+        try:
+            async with asyncio.timeout(self.wish.timeout):
+                reader, writer = await asyncio.open_connection(self.wish.host, self.wish.port, limit=HEAD_LIMIT)
+                local = _local(writer)
+                answer = await _ask(reader, writer, self.wish.target, f"/new?marker={number}", keep_alive=False)
+                server, client = answer.server, answer.client
+        except FAILURES as error:
+            failure = _word(error)
+        finally:
+            if writer is not None:
+                writer.transport.abort() if failure else writer.close()
+        self.attempts.append(Attempt(start, time.monotonic() - start, failure, server, client, local))
+
+    async def _hold(self, number: int, end: float) -> None:
+        # The starts are spread over the period, so that the requests are too.
+        if await self._pause(self.wish.period * number / self.wish.hold):
+            return
+        connection = _Connection(number, time.monotonic())
+        self.connections.append(connection)
+        writer: asyncio.StreamWriter | None = None
+        try:
+            async with asyncio.timeout(HELD_PATIENCE):
+                reader, writer = await asyncio.open_connection(self.wish.host, self.wish.port, limit=HEAD_LIMIT)
+            connection.local = _local(writer)
+            for turn in itertools.count():
+                asked = time.monotonic()
+                path = f"/held/{number}?marker={number}.{turn}"
+                async with asyncio.timeout(HELD_PATIENCE):
+                    answer = await _ask(reader, writer, self.wish.target, path, keep_alive=True)
+                _take(connection, answer, asked)
+                wait = min(self.wish.period - (time.monotonic() - asked), end - time.monotonic())
+                if await self._pause(wait) or time.monotonic() >= end:
+                    break
+        except asyncio.CancelledError:
+            connection.failure, connection.ended = "unanswered at the end", time.monotonic()
+        except FAILURES as error:
+            connection.failure = f"wrong: {error}" if isinstance(error, WrongAnswer) else _word(error)
+            connection.ended = time.monotonic()
+        finally:
+            if writer is not None:
+                writer.transport.abort()
+
+    async def _pause(self, seconds: float) -> bool:
+        """Wait so long, or until the run is to stop. True when it is."""
+        if seconds > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.stop.wait(), seconds)
+        return self.stop.is_set()
+
+
+def _take(connection: _Connection, answer: Answer, asked: float) -> None:
+    """Count an answer. Raises WrongAnswer when another server, or another connection, gave it."""
+    now = time.monotonic()
+    if not connection.answers:
+        connection.server, connection.client = answer.server, answer.client
+    elif (answer.server, answer.client) != (connection.server, connection.client):
+        raise WrongAnswer(f"{connection.server} became {answer.server}, {connection.client} became {answer.client}")
+    connection.answers += 1
+    connection.last_answer = now
+    connection.slowest = max(connection.slowest, now - asked)
