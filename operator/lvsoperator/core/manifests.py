@@ -1,0 +1,181 @@
+"""The agents' DaemonSet as a dict, and whether the one in the cluster is still it. Pure."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from lvsoperator.settings import Settings
+
+AGENT = "lvs-agent"
+"""Name of the DaemonSet, its ServiceAccount and its pods' label."""
+AGENT_PORT = 9479
+"""Port of /metrics, /healthz and /readyz on the node."""
+HASH = "lvsdr.io/manifest-hash"
+"""Annotation: SHA-256 of what the operator applied. Tells a removed field from one that the API server added."""
+RUN_DIR = "/run/lvs-dr"
+STATE_DIR = "/var/lib/lvs-dr"
+HOST_PROC_SYS = "/host/proc/sys"
+TOKEN_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+LABELS = {"app.kubernetes.io/name": AGENT}
+ALL_LABELS = {
+    **LABELS,
+    "app.kubernetes.io/part-of": "lvs-dr-operator",
+    "app.kubernetes.io/managed-by": "lvs-operator",
+}
+
+Manifest = dict[str, Any]
+
+
+def agent_daemonset(settings: Settings, owner_uid: str | None) -> Manifest:
+    """The DaemonSet of the agents for server-side apply.
+
+    ``owner_uid`` is the uid of the operator's Deployment: the garbage collector removes the agents with the operator.
+    None (an operator outside of the cluster) leaves it without an owner.
+    """
+    metadata: Manifest = {"name": AGENT, "namespace": settings.namespace, "labels": dict(ALL_LABELS)}
+    if owner_uid is not None:
+        metadata["ownerReferences"] = [
+            {"apiVersion": "apps/v1", "kind": "Deployment", "name": settings.deployment, "uid": owner_uid}
+        ]
+    manifest: Manifest = {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": metadata,
+        "spec": {
+            "selector": {"matchLabels": dict(LABELS)},
+            # One at a time and never two on a node: two VRRP speakers in one network namespace are worse than none.
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}},
+            "template": {"metadata": {"labels": dict(ALL_LABELS)}, "spec": _pod(settings)},
+        },
+    }
+    metadata["annotations"] = {HASH: _digest(manifest)}
+    return manifest
+
+
+def is_applied(wanted: Manifest, observed: Mapping[str, Any] | None) -> bool:
+    """Whether the cluster's object already says what ``wanted`` says (it may say more: the API server's defaults)."""
+    return observed is not None and _contains(observed, wanted)
+
+
+def _digest(manifest: Manifest) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _contains(observed: Any, wanted: Any) -> bool:
+    if isinstance(wanted, Mapping):
+        return isinstance(observed, Mapping) and all(
+            name in observed and _contains(observed[name], value) for name, value in wanted.items()
+        )
+    if isinstance(wanted, list):
+        return (
+            isinstance(observed, list)
+            and len(observed) == len(wanted)
+            and all(_contains(have, want) for have, want in zip(observed, wanted, strict=True))
+        )
+    return bool(observed == wanted)
+
+
+def _pod(settings: Settings) -> Manifest:
+    image: Manifest = {"image": settings.agent_image, "imagePullPolicy": settings.agent_image_pull_policy}
+    run = {"name": "run", "mountPath": RUN_DIR}
+    state = {"name": "state", "mountPath": STATE_DIR}
+    env = [
+        {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+        {"name": "LVS_RUN_DIR", "value": RUN_DIR},
+        {"name": "LVS_STATE_DIR", "value": STATE_DIR},
+    ]
+    node_init: Manifest = {
+        **image,
+        "name": "node-init",
+        "command": ["lvs-node-init"],
+        "env": env,
+        # The only privileged part: it writes the named kernel settings, reads them back, and ends.
+        "securityContext": {
+            "privileged": True,
+            "runAsUser": 0,
+            "runAsGroup": 0,
+            "readOnlyRootFilesystem": True,
+        },
+        "volumeMounts": [run, state],
+        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}},
+    }
+    election: Manifest = {
+        **image,
+        "name": "election",
+        "command": ["lvs-election"],
+        "env": env,
+        # SYS_NICE and IPC_LOCK: real-time scheduling and locked memory, so that a busy node does not look dead.
+        "securityContext": _capabilities("NET_ADMIN", "NET_RAW", "SYS_NICE", "IPC_LOCK"),
+        "volumeMounts": [run, state],
+        # No CPU limit here nor below: throttling delays adverts, and late adverts are a takeover.
+        "resources": {"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"memory": "96Mi"}},
+    }
+    agent: Manifest = {
+        **image,
+        "name": "agent",
+        "command": ["lvs-agent"],
+        "env": [*env, {"name": "LVS_PROC_SYS", "value": HOST_PROC_SYS}],
+        "ports": [{"name": "metrics", "containerPort": AGENT_PORT, "protocol": "TCP"}],
+        "securityContext": _capabilities("NET_ADMIN", "NET_RAW"),
+        "volumeMounts": [
+            run,
+            state,
+            {"name": "proc-sys-net", "mountPath": f"{HOST_PROC_SYS}/net"},
+            {"name": "token", "mountPath": TOKEN_DIR, "readOnly": True},
+        ],
+        # Neither probe asks the API server: its outage makes no agent unready and restarts none.
+        "startupProbe": {**_probe("/healthz"), "periodSeconds": 1, "failureThreshold": 60},
+        "livenessProbe": {**_probe("/healthz"), "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 3},
+        "readinessProbe": {**_probe("/readyz"), "periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 2},
+        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
+    }
+    return {
+        "serviceAccountName": AGENT,
+        # The token goes by volume to the one container that speaks with the API server.
+        "automountServiceAccountToken": False,
+        "hostNetwork": True,
+        "dnsPolicy": "ClusterFirstWithHostNet",
+        "enableServiceLinks": False,
+        "priorityClassName": "system-node-critical",
+        "terminationGracePeriodSeconds": 15,
+        "nodeSelector": {"kubernetes.io/os": "linux"},
+        "tolerations": [{"operator": "Exists"}],
+        "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+        "initContainers": [node_init],
+        "containers": [election, agent],
+        "volumes": [
+            {"name": "run", "hostPath": {"path": RUN_DIR, "type": "DirectoryOrCreate"}},
+            {"name": "state", "hostPath": {"path": STATE_DIR, "type": "DirectoryOrCreate"}},
+            # /proc/sys is read-only in a container; the agent sets switches of interfaces that come later.
+            {"name": "proc-sys-net", "hostPath": {"path": "/proc/sys/net", "type": "Directory"}},
+            {"name": "token", "projected": {"defaultMode": 0o400, "sources": _token_sources()}},
+        ],
+    }
+
+
+def _capabilities(*names: str) -> Manifest:
+    return {
+        "runAsUser": 0,
+        "runAsGroup": 0,
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"], "add": list(names)},
+    }
+
+
+def _probe(path: str) -> Manifest:
+    return {"httpGet": {"host": "127.0.0.1", "port": AGENT_PORT, "path": path}}
+
+
+def _token_sources() -> list[Manifest]:
+    return [
+        {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {
+            "downwardAPI": {
+                "items": [{"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]
+            }
+        },
+    ]

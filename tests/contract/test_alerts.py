@@ -1,0 +1,80 @@
+"""The alerts, judged by Prometheus' own promtool."""
+
+import copy
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.contract
+
+FOLDER = Path(__file__).parents[2] / "deploy" / "prometheus"
+GROUPS = yaml.safe_load((FOLDER / "rules.yaml").read_text())["groups"]
+ALERTS = [rule["alert"] for group in GROUPS for rule in group["rules"]]
+
+
+def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    tool = shutil.which("promtool")
+    assert tool is not None, "promtool is missing: install the package prometheus (apt-get install prometheus)"
+    return subprocess.run([tool, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+def judge(folder: Path, groups: list[dict[str, Any]]) -> subprocess.CompletedProcess[str]:
+    (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": groups}))
+    shutil.copy(FOLDER / "rules_test.yaml", folder)
+    return promtool("test", "rules", folder / "rules_test.yaml")
+
+
+def test_promtool_accepts_the_rules_and_every_alert_fires_and_stays_silent_as_written_down() -> None:
+    checked = promtool("check", "rules", FOLDER / "rules.yaml")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    result = promtool("test", "rules", FOLDER / "rules_test.yaml")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+@pytest.mark.parametrize("broken", ["vector(0) > 1", "vector(1)"], ids=["never fires", "always fires"])
+def test_the_unit_tests_of_the_rules_notice_a_broken_expression(tmp_path: Path, alert: str, broken: str) -> None:
+    groups = copy.deepcopy(GROUPS)
+    for group in groups:
+        for rule in group["rules"]:
+            if rule["alert"] == alert:
+                rule["expr"] = broken
+    assert judge(tmp_path, groups).returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("alert", "condition", "weaker"),
+    [
+        ("LvsVrrpTransition", "== 1) > 1", "== 1) > 0"),  # fires at the first election too
+        ("LvsNoActive", "unless on", "and on"),
+        ("LvsNoActive", " == 0\n", " > 5\n"),
+        ("LvsNoBackends", '{state="ready"}', ""),
+        ("LvsNoBackends", "lvs_virtualservice_active == 1", "lvs_virtualservice_active >= 0"),
+        ("LvsKubeStale", "lvs_kube_connected == 0", "lvs_kube_connected >= 0"),
+        ("LvsKubeStale", "> 300", "> 0"),
+        ("LvsVrrpFlapping", "> 3", "> 1"),
+    ],
+)
+def test_the_unit_tests_notice_a_weaker_condition(tmp_path: Path, alert: str, condition: str, weaker: str) -> None:
+    groups = copy.deepcopy(GROUPS)
+    (rule,) = [rule for group in groups for rule in group["rules"] if rule["alert"] == alert]
+    assert condition in rule["expr"]
+    rule["expr"] = rule["expr"].replace(condition, weaker)
+    assert judge(tmp_path, groups).returncode != 0
+
+
+def test_the_prometheusrule_holds_the_same_groups_as_the_plain_file() -> None:
+    wrapped = yaml.safe_load((FOLDER / "prometheusrule.yaml").read_text())
+    assert wrapped["kind"] == "PrometheusRule"
+    assert wrapped["spec"] == {"groups": GROUPS}
+
+
+def test_every_alert_says_how_bad_it_is_and_what_to_look_at() -> None:
+    for rule in (rule for group in GROUPS for rule in group["rules"]):
+        assert rule["labels"]["severity"] in {"info", "warning", "critical"}, rule["alert"]
+        assert rule["annotations"]["summary"], rule["alert"]
+        assert len(rule["annotations"]["description"]) > 60, rule["alert"]
