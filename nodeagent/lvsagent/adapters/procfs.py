@@ -1,0 +1,89 @@
+"""Kernel settings under a root folder (``/proc/sys``, or where the host's is mounted)."""
+
+import errno
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from lvsagent.core.diff import SetSysctl
+from lvsagent.core.failure import OperationFailed, Reason
+from lvsagent.core.sysctl import IPVS, dotted, satisfied
+
+VARIABLE = "LVS_PROC_SYS"
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def root(environment: Mapping[str, str]) -> Path:
+    """The folder of the settings by the environment: LVS_PROC_SYS, else /proc/sys."""
+    return Path(environment.get(VARIABLE) or "/proc/sys")
+
+
+def boot_id() -> str:
+    """The kernel's name of this boot; the same in every container."""
+    return BOOT_ID.read_text().strip()
+
+
+class Sysctls:
+    """Settings of the network namespace that the folder shows."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read(self, keys: Iterable[str]) -> dict[str, str | None]:
+        """Value by key; None where there is none or it cannot be read."""
+        return {key: self._read(key) for key in keys}
+
+    def interfaces(self) -> list[str]:
+        """Names that have settings, without ``all`` and ``default``."""
+        try:
+            names = os.listdir(self.folder / "net/ipv4/conf")
+        except OSError:
+            return []
+        return sorted(set(names) - {"all", "default"})
+
+    def write(self, key: str, value: str) -> OperationFailed | None:
+        """Write a value and read it back."""
+        try:
+            # One write(2), never create: a file that is not there is a setting that the kernel does not have.
+            descriptor = os.open(self.folder / key, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(descriptor, value.encode())
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            return self._failure(key, value, error.errno or errno.EIO)
+        now = self._read(key)
+        if not satisfied(key, now, value) and now != value:
+            message = (
+                f"{dotted(key)}: wrote {value}, reads {now}: something else on this node sets it; find and stop it"
+            )
+            return OperationFailed(op=SetSysctl(key, value), reason=Reason.NOT_VERIFIED, errno=0, message=message)
+        return None
+
+    def _read(self, key: str) -> str | None:
+        try:
+            return (self.folder / key).read_text().strip()
+        except OSError:
+            return None
+
+    def _failure(self, key: str, value: str, code: int) -> OperationFailed:
+        reason, remedy = _refusal(key, code, self.folder)
+        message = f"{dotted(key)}={value}: {reason.value} ({os.strerror(code)}): {remedy}"
+        return OperationFailed(op=SetSysctl(key, value), reason=reason, errno=code, message=message)
+
+
+def _refusal(key: str, code: int, folder: Path) -> tuple[Reason, str]:
+    match code:
+        case errno.ENOENT if key in IPVS:
+            return Reason.NO_SUCH_SYSCTL, "ip_vs is not loaded: modprobe ip_vs on the node"
+        case errno.ENOENT:
+            return Reason.NO_SUCH_SYSCTL, f"{folder} has no such file: is it the host's /proc/sys?"
+        case errno.EROFS:
+            return Reason.READ_ONLY, (
+                f"{folder} is read-only, as in every unprivileged container: mount the host's /proc/sys/net read-write"
+                f" and name it by --proc-sys or {VARIABLE}"
+            )
+        case errno.EPERM | errno.EACCES:
+            return Reason.NO_PERMISSION, "run as root with the capability NET_ADMIN"
+        case _:
+            return Reason.OTHER, "see sysctl(8)"

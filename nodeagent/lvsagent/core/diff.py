@@ -1,0 +1,374 @@
+"""From what the kernel has to what it shall have, as ordered operations. Pure.
+
+The invariant: **an address attracts traffic only while its tables are complete.** So the order is
+
+1. sysctls (a VIP on ``lo`` without ``arp_ignore`` would be answered for),
+2. addresses on ``lo`` that go,
+3. services that come or change: destinations are added and edited before others are deleted,
+4. addresses on ``lo`` that come,
+5. services that go.
+
+Stopping after any prefix is safe, and a new diff from there arrives. What is not ours (``Owned``) stays as it is.
+
+``mh`` builds its table from the destinations' last weight above 0 and from the order in which they were inserted, so
+both must be the same on every node whatever happened before (*measured* in the kernel: another order sends 0.5 % of
+the clients elsewhere with 10 destinations, and a packet that two nodes send elsewhere bounces between them):
+
+* a destination that starts at weight 0 is added with weight 1 and then set to 0;
+* a destination that stands at the wrong place is taken out and put back at once (``ReinsertDestination``), which keeps
+  its connections, provided that ``expire_nodest_conn`` is off for that moment.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from lvsagent.core.state import Destination, KernelState, Service, ServiceKey
+from lvsagent.core.sysctl import EXPIRE_NODEST_CONN, satisfied
+from lvsapi.model import IPAddress
+
+NO_SCHEDULER = "none"
+"""The kernel's word for a service without a scheduler: its table is built once, when it gets one."""
+ORDER_MATTERS = frozenset({"mh", "sh"})
+BRAKE_MINIMUM = 4
+"""Fewer removals than this never brake: a user who deletes the only few objects means it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetSysctl:
+    """Write one kernel setting."""
+
+    key: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddService:
+    """Create a service without destinations."""
+
+    service: ServiceKey
+    scheduler: str
+    flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class EditService:
+    """Change scheduler and flags; destinations and connections stay."""
+
+    service: ServiceKey
+    scheduler: str
+    flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteService:
+    """Delete a service with its destinations."""
+
+    service: ServiceKey
+
+
+@dataclass(frozen=True, slots=True)
+class AddDestination:
+    """Insert a destination."""
+
+    service: ServiceKey
+    destination: Destination
+
+
+@dataclass(frozen=True, slots=True)
+class EditDestination:
+    """Change method and weight; its place in the list stays."""
+
+    service: ServiceKey
+    destination: Destination
+
+
+@dataclass(frozen=True, slots=True)
+class ReinsertDestination:
+    """Delete and insert in one go, to change its place in the list. Connections find it again."""
+
+    service: ServiceKey
+    destination: Destination
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteDestination:
+    """Delete a destination; its connections end."""
+
+    service: ServiceKey
+    destination: Destination
+
+
+@dataclass(frozen=True, slots=True)
+class AddLoopback:
+    """Put an address on ``lo`` (/32 or /128, scope host)."""
+
+    address: IPAddress
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteLoopback:
+    """Take an address from ``lo``."""
+
+    address: IPAddress
+
+
+ServiceOp = AddService | EditService | DeleteService
+DestinationOp = AddDestination | EditDestination | ReinsertDestination | DeleteDestination
+IpvsOp = ServiceOp | DestinationOp
+Op = SetSysctl | IpvsOp | AddLoopback | DeleteLoopback
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owned:
+    """What we recorded as ours before we wrote it."""
+
+    services: frozenset[ServiceKey] = frozenset()
+    loopback: frozenset[IPAddress] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conflict:
+    """A service of somebody else stands where ours belongs. Left untouched."""
+
+    key: ServiceKey
+    scheduler: str
+    flags: int
+
+    def __str__(self) -> str:
+        return (f"{self.key}: an IPVS service that is not ours stands there (scheduler {self.scheduler}, flags"
+                f" {self.flags:#x}): delete it (ipvsadm) or choose another address or port")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """What to do, and what cannot be done."""
+
+    ops: tuple[Op, ...]
+    conflicts: tuple[Conflict, ...] = ()
+
+
+def diff(want: KernelState, have: KernelState, owned: Owned) -> Difference:
+    """Operations that lead from ``have`` to ``want``, in a safe order; none when nothing is to be done.
+
+    ``have`` may hold foreign things. A service at a wanted key is adopted when it is recorded as ours or has the wanted
+    scheduler and flags; otherwise it is a conflict, and its address is not put on ``lo``.
+    """
+    conflicts = [
+        Conflict(key=key, scheduler=there.scheduler, flags=there.flags)
+        for key, wanted in _sorted(want)
+        if (there := have.services.get(key)) and key not in owned.services and not _same_kind(wanted, there)
+    ]
+    refused = {conflict.key for conflict in conflicts}
+    blocked = {key.address for key in refused}
+    ops: list[Op] = [SetSysctl(key, value) for key, value in want.sysctls.items()
+                     if not satisfied(key, have.sysctls.get(key), value)]  # fmt: skip
+    ops += [DeleteLoopback(a) for a in _addresses((owned.loopback & have.loopback) - want.loopback)]
+    for key, wanted in _sorted(want):
+        if key not in refused:
+            ops += _service(wanted, have.services.get(key))
+    ops += [AddLoopback(a) for a in _addresses(want.loopback - have.loopback - blocked)]
+    ops += [DeleteService(key) for key, _ in _sorted(have) if key in owned.services and key not in want.services]
+    return Difference(ops=_guarded(ops), conflicts=tuple(conflicts))
+
+
+def claim(want: KernelState, have: KernelState, owned: Owned) -> Owned:
+    """What to record as ours before the operations of ``diff`` run. An address that was on ``lo`` before us stays
+    somebody else's; a service that we adopt becomes ours."""
+    foreign = {conflict.key for conflict in diff(want, have, owned).conflicts}
+    return Owned(
+        services=owned.services | (want.services.keys() - foreign),
+        loopback=owned.loopback | (want.loopback - have.loopback),
+    )
+
+
+def release(owned: Owned, want: KernelState, have: KernelState) -> Owned:
+    """What is still ours, by what was read back after the operations."""
+    return Owned(
+        services=owned.services & (want.services.keys() | have.services.keys()),
+        loopback=owned.loopback & (want.loopback | have.loopback),
+    )
+
+
+def _service(wanted: Service, there: Service | None) -> list[Op]:
+    key = wanted.key
+    final = EditService(key, wanted.scheduler, wanted.flags)
+    if there is None:
+        if wanted.scheduler not in ORDER_MATTERS:
+            return [AddService(key, wanted.scheduler, wanted.flags), *_insert(key, wanted.destinations)]
+        return [AddService(key, NO_SCHEDULER, wanted.flags), *_insert(key, wanted.destinations), final]
+    ops = _destinations(key, wanted, there)
+    return ops if _same_kind(wanted, there) else [*ops, final]
+
+
+def _destinations(key: ServiceKey, wanted: Service, there: Service) -> list[Op]:
+    present = {destination.key: destination for destination in there.destinations}
+    needed = {destination.key for destination in wanted.destinations}
+    kept = [destination.key for destination in there.destinations if destination.key in needed]
+    ordered = wanted.scheduler in ORDER_MATTERS
+    settled = _settled([d.key for d in wanted.destinations], kept) if ordered else len(kept)
+    misplaced = set(kept[settled:])
+    ops: list[Op] = []
+    for destination in wanted.destinations:
+        before = present.get(destination.key)
+        if before is None:
+            ops += _insert(key, [destination])
+        elif destination.key in misplaced:
+            ops.append(ReinsertDestination(key, destination))
+        elif before != destination:
+            ops.append(EditDestination(key, destination))
+    return [*ops, *(DeleteDestination(key, d) for d in there.destinations if d.key not in needed)]
+
+
+def _settled(wanted: Sequence[tuple[IPAddress, int]], kept: Sequence[tuple[IPAddress, int]]) -> int:
+    """How many of the kept destinations stand where they will stand: the common beginning."""
+    count = 0
+    for one, other in zip(wanted, kept, strict=False):
+        if one != other:
+            break
+        count += 1
+    return count
+
+
+def _insert(key: ServiceKey, destinations: Iterable[Destination]) -> list[Op]:
+    ops: list[Op] = []
+    for destination in destinations:
+        if destination.weight == 0:
+            ops += [AddDestination(key, replace(destination, weight=1)), EditDestination(key, destination)]
+        else:
+            ops.append(AddDestination(key, destination))
+    return ops
+
+
+def _guarded(ops: list[Op]) -> tuple[Op, ...]:
+    """Reinsertions happen while the kernel does not expire connections whose destination is missing."""
+    places = [place for place, op in enumerate(ops) if isinstance(op, ReinsertDestination)]
+    if not places:
+        return tuple(ops)
+    first, last = places[0], places[-1] + 1
+    off, on = SetSysctl(EXPIRE_NODEST_CONN, "0"), SetSysctl(EXPIRE_NODEST_CONN, "1")
+    return (*ops[:first], off, *ops[first:last], on, *ops[last:])
+
+
+def _same_kind(wanted: Service, there: Service) -> bool:
+    return (wanted.scheduler, wanted.flags) == (there.scheduler, there.flags)
+
+
+def _sorted(state: KernelState) -> list[tuple[ServiceKey, Service]]:
+    return sorted(state.services.items(), key=lambda item: _service_order(item[0]))
+
+
+def _service_order(key: ServiceKey) -> tuple[int, int, str, int]:
+    return (key.address.version, int(key.address), key.protocol, key.port)
+
+
+def _addresses(addresses: Iterable[IPAddress]) -> list[IPAddress]:
+    return sorted(addresses, key=lambda address: (address.version, int(address)))
+
+
+# -- a model of the kernel -------------------------------------------------------------------------------------------
+
+
+def apply(state: KernelState, op: Op) -> KernelState:
+    """The kernel after an operation, as a model (``tests/net`` compares it with the real one).
+
+    Raises KeyError where the kernel answers that something does not exist, ValueError where it exists already.
+    """
+    match op:
+        case SetSysctl(key, value):
+            return replace(state, sysctls={**state.sysctls, key: value})
+        case AddLoopback(address):
+            if address in state.loopback:
+                raise ValueError(f"{address} is on lo already")
+            return replace(state, loopback=state.loopback | {address})
+        case DeleteLoopback(address):
+            if address not in state.loopback:
+                raise KeyError(address)
+            return replace(state, loopback=state.loopback - {address})
+        case AddService(key, scheduler, flags):
+            if key in state.services:
+                raise ValueError(f"{key} exists already")
+            return _with(state, Service(key=key, scheduler=scheduler, flags=flags, destinations=()))
+        case EditService(key, scheduler, flags):
+            return _with(state, replace(state.services[key], scheduler=scheduler, flags=flags))
+        case DeleteService(key):
+            state.services[key]
+            return replace(state, services={k: service for k, service in state.services.items() if k != key})
+        case AddDestination() | EditDestination() | ReinsertDestination() | DeleteDestination():
+            service = state.services[op.service]
+            return _with(state, replace(service, destinations=_changed(service.destinations, op)))
+        case _:
+            assert_never(op)
+
+
+def _with(state: KernelState, service: Service) -> KernelState:
+    return replace(state, services={**state.services, service.key: service})
+
+
+def _changed(destinations: tuple[Destination, ...], op: DestinationOp) -> tuple[Destination, ...]:
+    others = tuple(d for d in destinations if d.key != op.destination.key)
+    if isinstance(op, AddDestination):
+        if len(others) != len(destinations):
+            raise ValueError(f"{op.service}: {op.destination.address} exists already")
+        return (*destinations, op.destination)
+    if len(others) == len(destinations):
+        raise KeyError(op.destination.key)
+    match op:
+        case DeleteDestination():
+            return others
+        case ReinsertDestination():
+            return (*others, op.destination)
+        case EditDestination():
+            return tuple(op.destination if d.key == op.destination.key else d for d in destinations)
+
+
+# -- brakes ----------------------------------------------------------------------------------------------------------
+
+
+def held_back(op: Op, failed: Iterable[Op]) -> bool:
+    """Whether an operation must not run because an earlier one failed: the invariant would break.
+
+    An address does not come onto ``lo`` while a table of it or a sysctl failed; a service does not go while its address
+    could not be taken from ``lo``.
+    """
+    match op:
+        case AddLoopback(address):
+            return any(isinstance(f, SetSysctl) or (isinstance(f, IpvsOp) and f.service.address == address)
+                       for f in failed)  # fmt: skip
+        case DeleteService(key):
+            return any(isinstance(f, DeleteLoopback) and f.address == key.address for f in failed)
+        case ReinsertDestination():
+            return SetSysctl(EXPIRE_NODEST_CONN, "0") in failed
+        case _:
+            return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brake:
+    """A step that would remove more than half of what we serve."""
+
+    removed: int
+    total: int
+    what: str
+    """``services`` or ``destinations``."""
+
+    def __str__(self) -> str:
+        return f"would remove {self.removed} of {self.total} {self.what} in one step"
+
+
+def removal_brake(ops: Iterable[Op], have: KernelState, owned: Owned) -> Brake | None:
+    """Tells whether ``ops`` would remove more than half of our services, or of our destinations, in one step.
+
+    At least BRAKE_MINIMUM must go, so that deleting one of few objects passes. A destination at weight 0 has been
+    drained before and does not count, nor do those of a service that goes as a whole. The caller decides: an object
+    whose deletion was watched may go, what only an empty list says may not.
+    """
+    ours = {key: service for key, service in have.services.items() if key in owned.services}
+    live = {(key, d.key) for key, service in ours.items() for d in service.destinations if d.weight > 0}
+    ops = tuple(ops)
+    services = {op.service for op in ops if isinstance(op, DeleteService)} & ours.keys()
+    going = {(op.service, op.destination.key) for op in ops if isinstance(op, DeleteDestination)} & live
+    for what, removed, total in (("services", len(services), len(ours)), ("destinations", len(going), len(live))):
+        if removed >= BRAKE_MINIMUM and removed * 2 > total:
+            return Brake(removed=removed, total=total, what=what)
+    return None

@@ -1,0 +1,200 @@
+"""What this node's kernel shall hold, and which virtual routers it takes part in. Pure.
+
+Every node that runs an agent holds every table and every VIP on ``lo``; only directors get routers. With ``mh`` all
+nodes hold all destinations; with any other scheduler only the Active does, the others hold their local ones, because
+a packet that was sent here by direct routing must not be sent on (docs/decisions/0001).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from lvsagent.core.state import (
+    Destination,
+    ForwardMethod,
+    Interface,
+    KernelState,
+    NodeFacts,
+    Service,
+    ServiceFlag,
+    ServiceKey,
+)
+from lvsagent.core.sysctl import REQUIRED
+from lvsagent.ipc import RouterConfig
+from lvsapi.model import (
+    Backend,
+    Forwarding,
+    IPAddress,
+    ObjectKey,
+    Problem,
+    Resolved,
+    Scheduler,
+    VirtualRouter,
+    VirtualServer,
+)
+
+MH_FLAGS = int(ServiceFlag.SCHED1 | ServiceFlag.SCHED2)
+"""mh-fallback and mh-port."""
+CONDITION = "Programmed"
+ADDRESS_IN_USE = "AddressInUse"
+NO_INTERFACE = "NoInterface"
+FAMILY_NOT_ELECTED = "AddressFamilyNotElected"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePlan:
+    """The wish for one node."""
+
+    state: KernelState
+    routers: tuple[RouterConfig, ...]
+    """Routers for which this node is a director. ``ready`` is the caller's to set, after reading back."""
+    problems: tuple[Problem, ...]
+
+
+def plan(resolved: Resolved, facts: NodeFacts, active: frozenset[str]) -> NodePlan:
+    """The wish of this node. ``active``: names of the routers that are Active here."""
+    own = {address.ip for interface in facts.interfaces if interface.name != "lo" for address in interface.addresses}
+    holders = _owners(resolved)
+    taken = {address for address in holders if address in own}
+    active_addresses = {a for router in resolved.routers if router.name in active for a in router.addresses}
+    services = {}
+    for server in resolved.servers:
+        if server.address not in taken:
+            key = ServiceKey(address=server.address, protocol=server.protocol, port=server.port)
+            services[key] = _service(key, server, facts.node, own, server.address in active_addresses)
+    problems = [problem for address in sorted(taken, key=_order) for problem in _in_use(address, holders, facts)]
+    routers = []
+    for router in resolved.routers:
+        config = _router(router, facts, taken)
+        if isinstance(config, RouterConfig):
+            routers.append(config)
+        elif config is not None:
+            problems += (Problem(key=key, condition=CONDITION, reason=config.reason, message=config.message)
+                         for key in router.owners)  # fmt: skip
+    state = KernelState(services=services, loopback=frozenset(key.address for key in services), sysctls=REQUIRED)
+    return NodePlan(state=state, routers=tuple(routers), problems=tuple(problems))
+
+
+def _order(address: IPAddress) -> tuple[int, int]:
+    return (address.version, int(address))
+
+
+def _owners(resolved: Resolved) -> Mapping[IPAddress, tuple[ObjectKey, ...]]:
+    """Who asks for each address."""
+    found: defaultdict[IPAddress, set[ObjectKey]] = defaultdict(set)
+    for server in resolved.servers:
+        found[server.address].add(server.owner)
+    for router in resolved.routers:
+        for address in router.addresses:
+            if address not in found:
+                found[address].update(router.owners)
+    return {address: tuple(sorted(owners)) for address, owners in found.items()}
+
+
+def _in_use(
+    address: IPAddress, holders: Mapping[IPAddress, tuple[ObjectKey, ...]], facts: NodeFacts
+) -> Iterable[Problem]:
+    interface = next(i.name for i in facts.interfaces if i.name != "lo" and address in {a.ip for a in i.addresses})
+    message = (
+        f"spec.addresses: {address} is an address of node {facts.node} ({interface}):"
+        " choose one that no host uses, or remove it from the interface"
+    )
+    return (Problem(key=key, condition=CONDITION, reason=ADDRESS_IN_USE, message=message) for key in holders[address])
+
+
+# -- tables ----------------------------------------------------------------------------------------------------------
+
+
+def _service(key: ServiceKey, server: VirtualServer, node: str, own: set[IPAddress], active: bool) -> Service:
+    everywhere = server.scheduler is Scheduler.MH
+    backends = [b for b in server.backends if everywhere or active or _local(b, node, own)]
+    return Service(
+        key=key,
+        scheduler=str(server.scheduler),
+        flags=MH_FLAGS if everywhere else 0,
+        destinations=tuple(
+            Destination(b.address, b.port, _method(server.forwarding, b, node, own), b.weight) for b in backends
+        ),
+    )
+
+
+def _local(backend: Backend, node: str, own: set[IPAddress]) -> bool:
+    return backend.node == node or backend.address in own
+
+
+def _method(forwarding: Forwarding, backend: Backend, node: str, own: set[IPAddress]) -> ForwardMethod:
+    match forwarding:
+        case Forwarding.TUNNEL:
+            return ForwardMethod.TUNNEL
+        case Forwarding.MASQUERADE:
+            return ForwardMethod.MASQUERADE
+        case Forwarding.DIRECT_ROUTING:
+            # A host's own address is delivered locally by the kernel; only a pod needs its port mapped.
+            pod_here = _local(backend, node, own) and not backend.host_network
+            return ForwardMethod.MASQUERADE if pod_here else ForwardMethod.DIRECT_ROUTE
+
+
+# -- routers ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    reason: str
+    message: str
+
+
+def _router(router: VirtualRouter, facts: NodeFacts, taken: set[IPAddress]) -> RouterConfig | _Refused | None:
+    """None: this node is no director of it, or nothing is left to carry."""
+    priority = next((d.priority for d in router.directors if d.node == facts.node), None)
+    addresses = [address for address in router.addresses if address not in taken]
+    if priority is None or not addresses:
+        return None
+    if router.family == 6:
+        return _Refused(FAMILY_NOT_ELECTED, f"spec.addresses: {', '.join(map(str, addresses))}: tables and lo are in"
+                        " place, but no node announces IPv6 addresses yet: use an IPv4 address")  # fmt: skip
+    interface = _interface(router.interface, "interface", router, addresses, facts)
+    if isinstance(interface, _Refused):
+        return interface
+    carrier = interface
+    if router.vip_interface:
+        found = _interface(router.vip_interface, "vipInterface", router, addresses, facts)
+        if isinstance(found, _Refused):
+            return found
+        carrier = found
+    return RouterConfig(
+        name=router.name,
+        virtual_router_id=router.virtual_router_id,
+        family=router.family,
+        interface=interface.name,
+        vip_interface=carrier.name,
+        addresses=tuple(f"{a}/{router.vip_prefix_length or a.max_prefixlen}" for a in addresses),
+        priority=priority,
+        advertisement_interval_ms=router.vrrp.advertisement_interval_ms,
+        preempt=router.vrrp.preempt,
+        ready=False,
+    )
+
+
+def _interface(
+    named: str, field: str, router: VirtualRouter, addresses: list[IPAddress], facts: NodeFacts
+) -> Interface | _Refused:
+    by_name = {interface.name: interface for interface in facts.interfaces}
+    if named:
+        return by_name.get(named) or _Refused(
+            NO_INTERFACE,
+            f"VirtualServiceClass {router.class_name}: spec.{field}: {named}: node {facts.node} has no such interface"
+            f" (it has {', '.join(sorted(by_name))}): name one that every director has, or leave the field empty",
+        )
+    fitting = [
+        (-network.network.prefixlen, interface.name)
+        for address in addresses
+        for interface in facts.interfaces
+        for network in interface.addresses
+        if interface.name != "lo" and network.network.prefixlen < network.max_prefixlen and address in network.network
+    ]
+    name = min(fitting)[1] if fitting else facts.default_interface.get(router.family, "")
+    return by_name.get(name) or _Refused(
+        NO_INTERFACE,
+        f"spec.addresses: {addresses[0]}: node {facts.node} has no interface whose network holds it and no default"
+        f" route: set spec.interface in VirtualServiceClass {router.class_name}",
+    )
