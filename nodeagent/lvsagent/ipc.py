@@ -81,6 +81,8 @@ class RouterStatistics:
     announcements_sent: int
     """Gratuitous ARP requests and unsolicited neighbour advertisements."""
     address_errors: int
+    intervals_clamped: int = 0
+    """Adverts that announced an interval too long to be believed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,360 @@
+"""The routers of this node on the wire: does what their machines say, tells them what others said. One thread."""
+
+import math
+import socket
+from collections.abc import Callable
+from typing import Final, assert_never
+
+from lvsagent import ipc
+from lvsagent.election import router as routers
+from lvsagent.election.fence import Fence
+from lvsagent.election.log import Log
+from lvsagent.election.router import Router
+from lvsagent.election.wire import Wire
+from lvsagent.vrrp import arp, machine, packet
+
+RETRY: Final = 0.2
+"""Seconds until an interface or an address that made trouble is tried again."""
+FAREWELLS: Final = 3
+"""Adverts of priority 0 that say an orderly end, in case some are lost."""
+FAREWELL_SPACING: Final = 0.01
+
+
+class Engine:
+    """Owner of the routers."""
+
+    def __init__(self, *, wire: Wire, fence: Fence, log: Log, report: Callable[[ipc.StateChanged], None]) -> None:
+        self._wire = wire
+        self._fence = fence
+        self._log = log
+        self._report = report
+        self.routers: dict[str, Router] = {}
+        self.dropped = dict.fromkeys(map(str, packet.DropReason), 0)
+        """Adverts not acted on."""
+        self._virtual: frozenset[bytes] = frozenset()
+        self._next_retry = math.inf
+        self._ending = False
+        self._farewells: dict[str, tuple[int, float]] = {}
+        """Routers that said farewell and still serve: how often it is to be said yet, and when."""
+
+    @property
+    def deadline(self) -> float:
+        """When to call ``turn``; infinite when nothing is to be done by itself."""
+        times = [router.machine.deadline for router in self.routers.values()]
+        times += [self._fence.deadline, self._next_retry]
+        times += [moment for left, moment in self._farewells.values() if left]
+        return min((moment for moment in times if moment is not None), default=math.inf)
+
+    @property
+    def in_force(self) -> bool:
+        """Nothing is held that should not be."""
+        return not self._fence.releasing
+
+    @property
+    def serving_on(self) -> bool:
+        """Successors have not been heard yet."""
+        return bool(self._farewells)
+
+    def turn(self, ready: set[int], now: float) -> None:
+        """One round. The order matters: our own lateness first, then what others said, then silence."""
+        self._tick(now, active=True)
+        self._read_adverts(ready, now)
+        self._tick(now, active=False)
+        # After the adverts, which must not wait for a kernel that is busy with its links.
+        if (renewal := self._fence.deadline) is not None and now >= renewal:
+            self._fence.renew(now)
+        if self._wire.monitor.fileno() in ready:
+            self._read_monitor(now)
+        self._read_arp(ready, now)
+        if now >= self._next_retry:
+            self._next_retry = math.inf
+            self._fence.retry()
+            self._wire.refresh()
+            self._settle_all(now)
+        for name, (left, moment) in tuple(self._farewells.items()):
+            if left and now >= moment:
+                self._farewells[name] = (left - 1, now + FAREWELL_SPACING)
+                self._advertise(self.routers[name], self._goodbye(self.routers[name]), now)
+
+    def configure(self, wish: ipc.Configure, now: float) -> None:
+        """Make the wish true: what is no longer wanted first."""
+        wanted = routers.by_name(wish.routers)
+        for name, current in tuple(self.routers.items()):
+            config, refused = wanted.get(name, (None, None))
+            if config is None or current.is_another(config) or current.refused != refused:
+                self._stop(current, machine.Cause.SHUTDOWN, now)
+                self._disown(current)
+                del self.routers[name]
+        for name, (config, refused) in wanted.items():
+            if name not in self.routers:
+                self.routers[name] = Router.of(config, refused)
+                if refused is not None:
+                    self._log("the router is refused", router=name, reason=refused)
+            self.routers[name].config = config
+        accepted = [router for router in self.routers.values() if router.refused is None]
+        self._virtual = frozenset(
+            address for router in accepted for address in routers.parameters(router.config, b"").addresses
+        )
+        self._wire.watch(name for router in accepted for name in (router.config.interface, router.config.vip_interface))
+        self._settle_all(now)
+
+    def end(self, now: float) -> None:
+        """Begin an orderly end: say farewell, but serve until a successor is heard."""
+        self._ending = True
+        for router in self.routers.values():
+            if router.active:
+                self._farewells[router.config.name] = (FAREWELLS - 1, now + FAREWELL_SPACING)
+            self._stop(router, machine.Cause.SHUTDOWN, now)
+
+    def close(self) -> None:
+        """Release what is still held."""
+        for name in tuple(self._farewells):
+            self._hand_over(self.routers[name])
+        for router in self.routers.values():
+            self._disown(router)
+
+    def statistics(self) -> tuple[ipc.RouterStatistics, ...]:
+        """Of every router of the wish, the refused included."""
+        return tuple(router.statistics(self._fence.holds) for router in self.routers.values())
+
+    def _settle_all(self, now: float) -> None:
+        for router in self.routers.values():
+            self._settle(router, now)
+        self._filter()
+        if self._fence.releasing or any(router.problem for router in self.routers.values()):
+            self._next_retry = now + RETRY
+
+    def _settle(self, router: Router, now: float) -> None:
+        """Run the router with its present wish, or not."""
+        if router.refused is not None or not router.config.ready or self._ending:
+            self._stop(router, machine.Cause.SHUTDOWN, now)
+            return
+        config = router.config
+        link, vip_link = self._wire.link(config.interface), self._wire.link(config.vip_interface)
+        source = self._wire.source(config.interface, self._virtual)
+        problem = None
+        if link is None or not link.up:
+            problem = f"interface {config.interface} is missing or down"
+        elif vip_link is None or not vip_link.up:
+            problem = f"interface {config.vip_interface} is missing or down"
+        elif source is None:
+            problem = f"interface {config.interface} has no IPv4 address"
+        elif not (link.running and vip_link.running) and self._without_carrier(router, now):
+            problem = f"interface {config.interface} or {config.vip_interface} has no carrier"
+        if link is not None and vip_link is not None and source is not None and problem is None:
+            if link.running and vip_link.running:
+                router.carrier_lost = None
+            try:
+                self._wire.open_adverts(config.interface, link.index, source)
+                self._wire.open_arp(config.vip_interface, vip_link.index, vip_link.mac)
+            except OSError as error:
+                problem = f"interface {config.interface}: {error.strerror}"
+        if problem != router.problem and problem is not None:
+            self._log("the router cannot run now; tried again", router=config.name, reason=problem)
+        router.problem = problem
+        if problem is not None or link is None or vip_link is None or source is None:
+            self._stop(router, machine.Cause.INTERFACE_LOST, now)
+            return
+        if router.index not in (0, vip_link.index):  # deleted and created anew between two looks
+            self._stop(router, machine.Cause.INTERFACE_LOST, now)
+            self._fence.forget(router.index)
+        router.index = vip_link.index
+        self._run(router, machine.Reconfigure(routers.parameters(config, source)), now)
+        if router.machine.state is machine.State.INITIALIZE:
+            wanted = router.machine.parameters.addresses
+            router.adopted = tuple(
+                there.address
+                for there in self._wire.addresses
+                if there.index == router.index and there.fenced and there.address in wanted
+            )
+            self._run(router, machine.Startup(), now)
+
+    def _without_carrier(self, router: Router, now: float) -> bool:
+        """For longer than the peers wait. A flap that is shorter changes nothing."""
+        if router.machine.state is machine.State.INITIALIZE:
+            return True
+        if router.carrier_lost is None:
+            router.carrier_lost = now
+        self._next_retry = min(self._next_retry, now + RETRY)
+        mine = router.machine.parameters
+        return now - router.carrier_lost > mine.active_down(mine.interval)
+
+    def _stop(self, router: Router, cause: machine.Cause, now: float) -> None:
+        self._run(router, machine.Shutdown(cause), now)
+
+    def _disown(self, router: Router) -> None:
+        """Take away what an earlier process left and nobody took over."""
+        if router.adopted:
+            self._fence.release(router.index, router.adopted)
+            router.adopted = ()
+
+    def _filter(self) -> None:
+        """Tell the kernel what we listen for."""
+        for name, advert_socket in self._wire.adverts.items():
+            advert_socket.listen_for(
+                router.config.virtual_router_id
+                for router in self.routers.values()
+                if router.config.interface == name and router.refused is None
+            )
+        for name, arp_socket in self._wire.arp.items():
+            arp_socket.listen_for(
+                address
+                for router in self.routers.values()
+                if router.config.vip_interface == name
+                for address in router.machine.parameters.addresses
+            )
+
+    def _run(self, router: Router, event: machine.Event, now: float) -> None:
+        """Give the machine an event and do what it says."""
+        for output in router.machine.handle(event, now):
+            match output:
+                case machine.SendAdvert():
+                    self._advertise(router, output, now)
+                case machine.Acquire(addresses):
+                    router.adopted = ()
+                    router.address_errors += self._fence.acquire(router.index, addresses, self._wire.addresses)
+                case machine.Release(addresses):
+                    if router.config.name not in self._farewells:
+                        self._fence.release(router.index, addresses)
+                case machine.Announce(addresses):
+                    self._announce(router, addresses, now)
+                case machine.StateChanged(previous, state, cause):
+                    self._changed(router, previous, state, cause)
+                case _:
+                    assert_never(output)
+
+    def _changed(self, router: Router, previous: machine.State, state: machine.State, cause: machine.Cause) -> None:
+        router.transitions[f"{previous},{state},{cause}"] += 1
+        active = router.active_address()
+        name = router.config.name
+        self._log("state", router=name, previous=previous, state=state, cause=cause, active=active)
+        self._report(ipc.StateChanged(router=name, previous=previous, state=state, cause=cause, active_address=active))
+
+    def _advertise(self, router: Router, advert: machine.SendAdvert, now: float) -> None:
+        mine = router.machine.parameters
+        if advert.priority > 0:
+            self._fence.renew_if_overdue(now, router.index, advert.addresses)
+        payload = packet.encode(
+            packet.Advertisement(
+                virtual_router_id=mine.virtual_router_id,
+                priority=advert.priority,
+                interval=max(1, round(advert.interval * 100)),
+                addresses=advert.addresses,
+                source=mine.source,
+            )
+        )
+        try:
+            self._wire.adverts[router.config.interface].send(payload)
+            router.adverts_sent += 1
+            router.send_failed = False
+        except (OSError, KeyError) as error:
+            if not router.send_failed:
+                self._log("the advert could not be sent", router=router.config.name, error=error)
+            router.send_failed = True
+
+    def _announce(self, router: Router, addresses: tuple[bytes, ...], now: float) -> None:
+        try:
+            arp_socket = self._wire.arp[router.config.vip_interface]
+            for address in addresses:
+                arp_socket.send(arp.announcement(address, arp_socket.mac))
+                router.announcements_sent += 1
+        except (OSError, KeyError) as error:
+            name = router.config.name
+            self._log.seldom(now, name, "the address could not be announced", router=name, error=error)
+
+    def _tick(self, now: float, *, active: bool) -> None:
+        for router in self.routers.values():
+            deadline = router.machine.deadline
+            if deadline is not None and now >= deadline and router.active is active:
+                self._run(router, machine.Tick(), now)
+
+    def _read_adverts(self, ready: set[int], now: float) -> None:
+        for name, advert_socket in tuple(self._wire.adverts.items()):
+            if advert_socket.fileno() not in ready:
+                continue
+            here = {
+                router.config.virtual_router_id: router
+                for router in self.routers.values()
+                if router.config.interface == name and router.refused is None
+            }
+            own = frozenset({advert_socket.source})
+            try:
+                for received in advert_socket.receive():
+                    self._read_advert(received, here, own, now)
+            except OSError as error:
+                self._log.seldom(now, name, "adverts cannot be read", interface=name, error=error)
+                self._next_retry = min(self._next_retry, now + RETRY)
+
+    def _read_advert(self, received: bytes, here: dict[int, Router], own: frozenset[bytes], now: float) -> None:
+        outer = packet.parse_ipv4(received)
+        if isinstance(outer, packet.Dropped):
+            self.dropped[outer.reason] += 1
+            return
+        advert = packet.decode(
+            outer.payload,
+            source=outer.source,
+            destination=outer.destination,
+            hop_limit=outer.ttl,
+            own_addresses=own,
+            virtual_router_ids=frozenset(here),
+        )
+        if isinstance(advert, packet.Dropped):
+            self.dropped[advert.reason] += 1
+            source = socket.inet_ntoa(outer.source)
+            self._log.seldom(now, source, "an advert was dropped", source=source, reason=advert.reason)
+            return
+        router = here[advert.virtual_router_id]
+        router.adverts_received += 1
+        if advert.priority > 0 and router.config.name in self._farewells:
+            self._hand_over(router)
+        self._run(router, machine.Received(advert), now)
+        if router.adopted and router.machine.state is machine.State.BACKUP and advert.priority > 0:
+            self._disown(router)
+
+    def _read_monitor(self, now: float) -> None:
+        taken, changed = self._wire.changes(self._fence.holds)
+        for event in taken:
+            for router in self.routers.values():
+                address = event.address.address
+                if router.index == event.address.index and address in router.machine.parameters.addresses:
+                    self._put_back(router, address, now)
+        if changed:
+            self._wire.refresh()
+            self._settle_all(now)
+
+    def _put_back(self, router: Router, address: bytes, now: float) -> None:
+        if router.active:
+            name = router.config.name
+            self._log.seldom(now, name, "somebody deleted the address; put back", address=socket.inet_ntoa(address))
+            router.address_errors += 1 + self._fence.acquire(router.index, (address,), ())
+            self._run(router, machine.Claimed(), now)
+
+    def _read_arp(self, ready: set[int], now: float) -> None:
+        for name, arp_socket in tuple(self._wire.arp.items()):
+            if arp_socket.fileno() not in ready:
+                continue
+            try:
+                claims = [claim for frame in arp_socket.receive() if (claim := arp.parse(frame)) is not None]
+            except OSError as error:
+                self._log.seldom(now, name, "ARP cannot be read", interface=name, error=error)
+                self._next_retry = min(self._next_retry, now + RETRY)
+                continue
+            for claim in claims:
+                for router in self.routers.values():
+                    contested = claim.address in router.machine.parameters.addresses and claim.mac != arp_socket.mac
+                    if router.active and router.config.vip_interface == name and contested:
+                        address = socket.inet_ntoa(claim.address)
+                        self._log.seldom(
+                            now, address, "somebody claims the address", address=address, mac=claim.mac.hex(":")
+                        )
+                        self._run(router, machine.Claimed(), now)
+
+    def _hand_over(self, router: Router) -> None:
+        """The successor was heard, or none came."""
+        del self._farewells[router.config.name]
+        self._fence.release(router.index, router.machine.parameters.addresses)
+
+    @staticmethod
+    def _goodbye(router: Router) -> machine.SendAdvert:
+        mine = router.machine.parameters
+        return machine.SendAdvert(0, mine.interval, mine.addresses)

@@ -1,0 +1,121 @@
+"""The process around the engine: one thread that waits for the wire, the agent, a signal or the next deadline."""
+
+import select
+import socket
+import time
+from typing import Final
+
+from lvsagent import ipc
+from lvsagent.election.engine import Engine
+from lvsagent.election.fence import Fence
+from lvsagent.election.log import Log
+from lvsagent.election.netlink import Rtnetlink
+from lvsagent.election.server import Server
+from lvsagent.election.wire import Wire
+from lvsagent.election.wish import WishStore
+
+STATISTICS: Final = 1.0
+"""Seconds between Statistics."""
+LATE: Final = 0.25
+"""Of the advertisement interval; a timer that fires later than this is counted."""
+FAREWELL: Final = 1.0
+"""Seconds for which an orderly end goes on serving until a successor is heard."""
+
+
+def clock() -> float:
+    """Seconds; never set, and counts while the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Loop:
+    """The process, minus its command line."""
+
+    def __init__(self, *, server: Server, store: WishStore, log: Log, realtime: bool, memory_locked: bool) -> None:
+        self._server = server
+        self._store = store
+        self._log = log
+        self._realtime = realtime
+        self._memory_locked = memory_locked
+        self._started = time.time()
+        self._epoll = select.epoll()
+        self._epoll.register(server.fileno(), select.EPOLLIN)
+        self._netlink = Rtnetlink()
+        self._wire = Wire(self._netlink, self._epoll)
+        self._engine = Engine(wire=self._wire, fence=Fence(self._netlink, log), log=log, report=server.send)
+        self._generation = -1
+        self._confirmed = True
+        self._late_timers = 0
+        self._lateness = 0.0
+        self._next_statistics = 0.0
+
+    def run(self, wakeup: socket.socket) -> None:
+        """Until a byte arrives at ``wakeup`` (a signal), and orderly afterwards."""
+        self._epoll.register(wakeup.fileno(), select.EPOLLIN)
+        if (kept := self._store.load()) is not None:
+            self._log("runs by the wish kept on disk", routers=len(kept.routers))
+            self._engine.configure(kept, clock())
+        while wakeup.fileno() not in self._turn():
+            pass
+        self._log("ends; the addresses are handed over")
+        self._epoll.unregister(wakeup.fileno())
+        end = clock() + FAREWELL
+        self._engine.end(clock())
+        while self._engine.serving_on and clock() < end:
+            self._turn(end)
+        self._engine.close()
+        self._server.close()
+        self._wire.close()
+        self._netlink.close()
+        self._epoll.close()
+
+    def _turn(self, end: float | None = None) -> set[int]:
+        """Wait for the next thing to do and do it. Returns the file descriptors that were ready."""
+        deadline = min(self._engine.deadline, self._next_statistics, *([end] if end is not None else []))
+        # epoll waits for whole milliseconds, rounded up.
+        ready = {number for number, _ in self._epoll.poll(max(0.0, deadline - clock()))}
+        now = clock()
+        self._count_lateness(now)
+        self._engine.turn(ready, now)
+        self._serve(ready, now)
+        if not self._confirmed and self._engine.in_force:
+            self._confirmed = True
+            self._server.send(ipc.Configured(generation=self._generation))
+        if now >= self._next_statistics:
+            self._next_statistics = now + STATISTICS
+            self._server.send(self._statistics())
+            self._lateness = 0.0
+        for client in self._server.clients:
+            self._epoll.modify(client.fileno(), select.EPOLLIN | (select.EPOLLOUT if client.unsent else 0))
+        return ready
+
+    def _serve(self, ready: set[int], now: float) -> None:
+        if self._server.fileno() in ready and (fresh := self._server.accept()) is not None:
+            self._epoll.register(fresh.fileno(), select.EPOLLIN)
+            self._server.send(self._statistics(), (fresh,))
+        for client in self._server.clients:
+            if client.fileno() not in ready:
+                continue
+            self._server.flush(client)
+            for wish in self._server.receive(client):
+                self._engine.configure(wish, now)
+                self._store.save(wish)
+                self._generation = wish.generation
+                self._confirmed = False
+
+    def _statistics(self) -> ipc.Statistics:
+        return ipc.Statistics(
+            started=self._started,
+            generation=self._generation,
+            routers=self._engine.statistics(),
+            dropped=dict(self._engine.dropped),
+            late_timers=self._late_timers,
+            lateness_max_ms=round(self._lateness * 1000, 3),
+            realtime=self._realtime,
+            memory_locked=self._memory_locked,
+        )
+
+    def _count_lateness(self, now: float) -> None:
+        for router in self._engine.routers.values():
+            if (deadline := router.machine.deadline) is not None and now > deadline:
+                self._lateness = max(self._lateness, now - deadline)
+                self._late_timers += now - deadline > LATE * router.machine.parameters.interval

@@ -1,0 +1,242 @@
+"""rtnetlink with struct: addresses and links of this network namespace (linux/rtnetlink.h, linux/if_addr.h)."""
+
+import contextlib
+import errno
+import itertools
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+NLMSG_ERROR: Final = 2
+NLMSG_DONE: Final = 3
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
+NLM_F_REPLACE, NLM_F_CREATE = 0x100, 0x400
+RTMGRP_LINK, RTMGRP_IPV4_IFADDR = 0x1, 0x10
+IFA_ADDRESS, IFA_LOCAL, IFA_CACHEINFO, IFA_FLAGS = 1, 2, 6, 8
+IFLA_ADDRESS, IFLA_IFNAME = 1, 3
+IFA_F_SECONDARY, IFA_F_PERMANENT, IFA_F_NOPREFIXROUTE = 0x01, 0x80, 0x200
+IFF_UP, IFF_RUNNING = 0x1, 0x40
+
+_HEADER: Final = struct.Struct("=IHHII")
+_ADDRESS: Final = struct.Struct("=BBBBI")
+_LINK: Final = struct.Struct("=BxHiII")
+_ATTRIBUTE: Final = struct.Struct("=HH")
+_RECEIVE_BUFFER: Final = 1 << 20
+
+
+class NetlinkError(OSError):
+    """The kernel refused a request. ``errno`` says why."""
+
+
+class EventsLost(Exception):
+    """More happened than the socket could hold (ENOBUFS): read everything anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A network interface."""
+
+    index: int
+    name: str
+    mac: bytes
+    up: bool
+    """Switched on by the administrator."""
+    running: bool
+    """Has carrier."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """An IPv4 address on an interface."""
+
+    index: int
+    address: bytes
+    prefix_length: int
+    scope: int
+    flags: int
+
+    @property
+    def fenced(self) -> bool:
+        """Added the way we add ours: with an end of its life and without a route."""
+        return not self.flags & IFA_F_PERMANENT and bool(self.flags & IFA_F_NOPREFIXROUTE)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkEvent:
+    """A link is new or other than before, or gone."""
+
+    link: Link
+    gone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AddressEvent:
+    """An address is new or renewed, or gone."""
+
+    address: Address
+    gone: bool
+
+
+class Rtnetlink:
+    """Requests, answered before the call returns: the kernel works on a request while it is being sent."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        self._socket.bind((0, 0))
+        self._socket.settimeout(1.0)
+        self._sequence = itertools.count(1)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def links(self) -> list[Link]:
+        """Every interface."""
+        return [
+            event.link
+            for event in self._dump(RTM_GETLINK, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0))
+            if isinstance(event, LinkEvent)
+        ]
+
+    def addresses(self) -> list[Address]:
+        """Every IPv4 address, in the kernel's order: an interface's primary one first."""
+        return [
+            event.address
+            for event in self._dump(RTM_GETADDR, _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0))
+            if isinstance(event, AddressEvent)
+        ]
+
+    def hold(self, index: int, addresses: tuple[bytes, ...], seconds: int) -> dict[bytes, NetlinkError]:
+        """Add or renew /32 addresses that vanish by themselves after so many seconds. Returns those refused."""
+        flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
+        extra = _attribute(IFA_CACHEINFO, struct.pack("=IIII", seconds, seconds, 0, 0))
+        extra += _attribute(IFA_FLAGS, struct.pack("=I", IFA_F_NOPREFIXROUTE))
+        return self._change(RTM_NEWADDR, flags, index, addresses, extra)
+
+    def drop(self, index: int, addresses: tuple[bytes, ...]) -> dict[bytes, NetlinkError]:
+        """Delete /32 addresses. Returns those refused; one that is not there (or whose link is gone) is no error."""
+        refused = self._change(RTM_DELADDR, NLM_F_REQUEST | NLM_F_ACK, index, addresses, b"")
+        absent = (errno.EADDRNOTAVAIL, errno.ENODEV)
+        return {address: error for address, error in refused.items() if error.errno not in absent}
+
+    def _change(
+        self, kind: int, flags: int, index: int, addresses: tuple[bytes, ...], extra: bytes
+    ) -> dict[bytes, NetlinkError]:
+        """One message an address, in one send; the answers come back by sequence number."""
+        asked: dict[int, bytes] = {}
+        batch = b""
+        for address in addresses:
+            sequence = next(self._sequence) & 0xFFFFFFFF
+            body = _ADDRESS.pack(socket.AF_INET, 32, 0, 0, index)
+            body += _attribute(IFA_LOCAL, address) + _attribute(IFA_ADDRESS, address) + extra
+            batch += _HEADER.pack(_HEADER.size + len(body), kind, flags, sequence, 0) + body
+            asked[sequence] = address
+        refused: dict[bytes, NetlinkError] = {}
+        if asked:
+            self._socket.send(batch)
+        while asked:
+            for message, sequence, body in _messages(self._socket.recv(_RECEIVE_BUFFER)):
+                if message == NLMSG_ERROR and sequence in asked:
+                    address = asked.pop(sequence)
+                    if code := -struct.unpack_from("=i", body)[0]:
+                        refused[address] = NetlinkError(code, os.strerror(code))
+        return refused
+
+    def _dump(self, kind: int, body: bytes) -> Iterator[LinkEvent | AddressEvent]:
+        sequence = next(self._sequence) & 0xFFFFFFFF
+        self._socket.send(_HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST | NLM_F_DUMP, sequence, 0) + body)
+        while True:
+            for message, answers, content in _messages(self._socket.recv(_RECEIVE_BUFFER)):
+                if answers != sequence:
+                    continue
+                if message == NLMSG_DONE:
+                    return
+                if message == NLMSG_ERROR:
+                    code = -struct.unpack_from("=i", content)[0]
+                    raise NetlinkError(code, os.strerror(code))
+                if (event := _event(message, content)) is not None:
+                    yield event
+
+
+class Monitor:
+    """What others do to links and IPv4 addresses."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+        self._socket.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR))
+        self._socket.setblocking(False)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def read(self, limit: int = 64) -> list[LinkEvent | AddressEvent]:
+        """What happened since the last call; ``limit`` datagrams at most. Raises EventsLost."""
+        events: list[LinkEvent | AddressEvent] = []
+        try:
+            with contextlib.suppress(BlockingIOError):
+                for _ in range(limit):
+                    for kind, _sequence, body in _messages(self._socket.recv(_RECEIVE_BUFFER)):
+                        if (event := _event(kind, body)) is not None:
+                            events.append(event)
+        except OSError as error:
+            if error.errno == errno.ENOBUFS:
+                raise EventsLost from error
+            raise
+        return events
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """(type, sequence, body) of each message of a datagram."""
+    at = 0
+    while at + _HEADER.size <= len(data):
+        length, kind, _flags, sequence, _port = _HEADER.unpack_from(data, at)
+        if length < _HEADER.size:
+            return
+        yield kind, sequence, data[at + _HEADER.size : at + length]
+        at += length + 3 & ~3
+
+
+def _attributes(data: bytes) -> dict[int, bytes]:
+    attributes: dict[int, bytes] = {}
+    at = 0
+    while at + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, at)
+        if length < _ATTRIBUTE.size:
+            break
+        attributes[kind & 0x3FFF] = data[at + _ATTRIBUTE.size : at + length]
+        at += length + 3 & ~3
+    return attributes
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + b"\0" * (-len(value) % 4)
+
+
+def _event(kind: int, body: bytes) -> LinkEvent | AddressEvent | None:
+    if kind in (RTM_NEWLINK, RTM_DELLINK) and len(body) >= _LINK.size:
+        _family, _hardware, index, flags, _change = _LINK.unpack_from(body)
+        attributes = _attributes(body[_LINK.size :])
+        link = Link(
+            index=index,
+            name=attributes.get(IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace"),
+            mac=attributes.get(IFLA_ADDRESS, b""),
+            up=bool(flags & IFF_UP),
+            running=bool(flags & IFF_RUNNING),
+        )
+        return LinkEvent(link, kind == RTM_DELLINK)
+    if kind in (RTM_NEWADDR, RTM_DELADDR) and len(body) >= _ADDRESS.size and body[0] == socket.AF_INET:
+        _family, prefix_length, low_flags, scope, index = _ADDRESS.unpack_from(body)
+        attributes = _attributes(body[_ADDRESS.size :])
+        address = attributes.get(IFA_LOCAL) or attributes.get(IFA_ADDRESS, b"")
+        flags = struct.unpack("=I", attributes[IFA_FLAGS])[0] if len(attributes.get(IFA_FLAGS, b"")) == 4 else low_flags
+        found = Address(index=index, address=address, prefix_length=prefix_length, scope=scope, flags=flags)
+        return AddressEvent(found, kind == RTM_DELADDR)
+    return None

@@ -1,0 +1,148 @@
+"""One virtual router of the wish: what was asked for, its state machine, its counters."""
+
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from lvsagent import ipc
+from lvsagent.vrrp import machine, packet
+
+INTERVAL_RANGE: Final = range(10, 10 * packet.MAXIMUM_INTERVAL + 1)
+"""Milliseconds that fit into an advert."""
+
+
+def refusal(config: ipc.RouterConfig) -> str | None:
+    """Why this router cannot be run: field, value, remedy. None: it can."""
+    if config.family != 4:
+        return f"family {config.family}: only IPv4 routers are carried out; use IPv4 addresses"
+    if not 1 <= config.virtual_router_id <= 255:
+        return f"virtual_router_id {config.virtual_router_id}: must be 1-255"
+    if not 1 <= config.priority <= 255:
+        return f"priority {config.priority}: must be 1-255"
+    if config.advertisement_interval_ms not in INTERVAL_RANGE:
+        return f"advertisement_interval_ms {config.advertisement_interval_ms}: must be 10-40950"
+    if not 1 <= len(config.addresses) <= packet.MAXIMUM_ADDRESSES:
+        return f"addresses: {len(config.addresses)} of them; must be 1-{packet.MAXIMUM_ADDRESSES}, use more routers"
+    if "lo" in (config.interface, config.vip_interface):
+        return "interface lo: addresses there belong to the agent; name an interface of the LAN"
+    for text in config.addresses:
+        try:
+            address = ipaddress.IPv4Interface(text)
+        except ValueError:
+            return f"addresses: {text!r} is no IPv4 address"
+        if address.network.prefixlen != 32:
+            return f"addresses: {text!r} must have the prefix length 32"
+    return None
+
+
+def conflict(config: ipc.RouterConfig, others: tuple[ipc.RouterConfig, ...]) -> str | None:
+    """Why this router cannot run beside those accepted before it; None: it can."""
+    for other in others:
+        if (other.interface, other.virtual_router_id) == (config.interface, config.virtual_router_id):
+            return f"virtual_router_id {config.virtual_router_id}: taken by {other.name} on {config.interface}"
+        if shared := set(other.addresses) & set(config.addresses):
+            return f"addresses: {', '.join(sorted(shared))} already served by {other.name}"
+    return None
+
+
+def parameters(config: ipc.RouterConfig, source: bytes) -> machine.Parameters:
+    """For the state machine; the interval is rounded to what an advert can say (10 ms)."""
+    return machine.Parameters(
+        virtual_router_id=config.virtual_router_id,
+        priority=config.priority,
+        interval=max(1, round(config.advertisement_interval_ms / 10)) / 100,
+        addresses=tuple(ipaddress.IPv4Interface(text).ip.packed for text in config.addresses),
+        source=source,
+        preempt=config.preempt,
+    )
+
+
+def _no_transitions() -> dict[str, int]:
+    return {
+        f"{previous},{state},{cause}": 0
+        for cause, pairs in machine.TRANSITIONS.items()
+        for previous, state in sorted(pairs)
+    }
+
+
+@dataclass(slots=True, kw_only=True)
+class Router:
+    """A router of the wish, on this node."""
+
+    config: ipc.RouterConfig
+    refused: str | None
+    """Why it is not run at all."""
+    machine: machine.VirtualRouter
+    problem: str | None = None
+    """Why it does not run now; as last logged."""
+    index: int = 0
+    """Of ``vip_interface``, while running."""
+    adopted: tuple[bytes, ...] = ()
+    """Leftovers of an earlier process, still on the interface."""
+    carrier_lost: float | None = None
+    send_failed: bool = False
+    transitions: dict[str, int] = field(default_factory=_no_transitions)
+    adverts_sent: int = 0
+    adverts_received: int = 0
+    announcements_sent: int = 0
+    address_errors: int = 0
+
+    @classmethod
+    def of(cls, config: ipc.RouterConfig, refused: str | None) -> "Router":
+        wanted = config if refused is None else replace(config, addresses=())
+        return cls(config=config, refused=refused, machine=machine.VirtualRouter(parameters(wanted, b"\0\0\0\0")))
+
+    @property
+    def active(self) -> bool:
+        return self.machine.state is machine.State.ACTIVE
+
+    def is_another(self, config: ipc.RouterConfig) -> bool:
+        """The parts that cannot change in place differ."""
+        mine = self.config
+        return (mine.virtual_router_id, mine.family, mine.interface, mine.vip_interface) != (
+            config.virtual_router_id,
+            config.family,
+            config.interface,
+            config.vip_interface,
+        )
+
+    def active_address(self) -> str:
+        address = self.machine.active_address
+        return str(ipaddress.ip_address(address)) if address is not None else ""
+
+    def statistics(self, holds: Callable[[int, bytes], bool]) -> ipc.RouterStatistics:
+        """The counters, as the agent gets them. ``holds``: is this address held on the interface of this index?"""
+        held = tuple(
+            f"{ipaddress.ip_address(address)}/32"
+            for address in self.machine.parameters.addresses
+            if holds(self.index, address)
+        )
+        return ipc.RouterStatistics(
+            router=self.config.name,
+            state=self.machine.state,
+            virtual_router_id=self.config.virtual_router_id,
+            family=self.config.family,
+            interface=self.config.interface,
+            priority=self.config.priority,
+            active_address=self.active_address(),
+            addresses_held=held,
+            transitions=dict(self.transitions),
+            adverts_sent=self.adverts_sent,
+            adverts_received=self.adverts_received,
+            announcements_sent=self.announcements_sent,
+            address_errors=self.address_errors,
+            intervals_clamped=self.machine.clamped_intervals,
+        )
+
+
+def by_name(configs: tuple[ipc.RouterConfig, ...]) -> dict[str, tuple[ipc.RouterConfig, str | None]]:
+    """Each router of a wish with the reason for which it is refused, if any. Of equal names the last counts."""
+    accepted: list[ipc.RouterConfig] = []
+    result: dict[str, tuple[ipc.RouterConfig, str | None]] = {}
+    for config in configs:
+        reason = refusal(config) or conflict(config, tuple(accepted))
+        if reason is None:
+            accepted.append(config)
+        result[config.name] = (config, reason)
+    return result

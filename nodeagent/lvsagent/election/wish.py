@@ -1,0 +1,55 @@
+"""The last wish on disk, so that the election runs while the agent does not."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from lvsagent import ipc
+
+BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+FILE_NAME: Final = "election.json"
+
+
+class WishStore:
+    """``election.json`` in the state folder. A full or read-only disk costs a log line, nothing else."""
+
+    def __init__(self, folder: Path, log: Callable[..., None], boot_id: Path = BOOT_ID) -> None:
+        self._path = folder / FILE_NAME
+        self._log = log
+        self._boot = boot_id.read_text().strip()
+        self._saved: tuple[ipc.RouterConfig, ...] | None = None
+
+    def save(self, wish: ipc.Configure) -> None:
+        """Keep it, unless it is kept already. Not synced to the platter: a stall would cost the election its timers."""
+        if wish.routers == self._saved:
+            return
+        content = {"boot_id": self._boot, "wish": json.loads(ipc.encode(wish))}
+        unfinished = self._path.with_suffix(".tmp")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.write_text(json.dumps(content, indent=1))
+            unfinished.replace(self._path)
+            self._saved = wish.routers
+        except OSError as error:
+            self._log("the wish could not be kept; a restart without the agent will serve nothing", error=error)
+
+    def load(self) -> ipc.Configure | None:
+        """The kept wish with generation -1; None when there is none that can be read.
+
+        After a reboot the tables are gone, so no router is ready until the agent says so.
+        """
+        try:
+            content = json.loads(self._path.read_text())
+            wish = ipc.decode(json.dumps(content["wish"]).encode())
+            if not isinstance(wish, ipc.Configure):
+                raise ipc.IpcError(f"not a wish: {type(wish).__name__}")
+            same_boot = content["boot_id"] == self._boot
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self._log("the kept wish cannot be read and is ignored", file=self._path, error=error)
+            return None
+        routers = wish.routers if same_boot else tuple(replace(router, ready=False) for router in wish.routers)
+        return ipc.Configure(generation=-1, routers=routers)

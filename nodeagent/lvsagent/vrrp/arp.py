@@ -1,0 +1,86 @@
+"""Gratuitous ARP: frames, the claims of others, and when to announce (RFC 826, RFC 9568 section 6.4). Pure.
+
+Announcements are *requests* (op 1) with a target hardware address of all ones, as keepalived sends them: Linux ignores
+a reply that comes within a second of the last change of its entry.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+BROADCAST: Final = b"\xff" * 6
+ETHERTYPE_ARP: Final = 0x0806
+FRAME_LENGTH: Final = 42
+REQUEST: Final = 1
+REPLY: Final = 2
+# Ethernet type ARP; hardware Ethernet, protocol IPv4, address lengths 6 and 4.
+_ETHERTYPE: Final = ETHERTYPE_ARP.to_bytes(2)
+_FIXED: Final = bytes((0, 1, 8, 0, 6, 4))
+
+SCHEDULE: Final = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 1.2)
+"""Seconds after the take-over. The last one is beyond Linux's ``locktime`` of 1 s for every entry changed at 0."""
+REFRESH: Final = 10.0
+"""Seconds between announcements from then on."""
+CLAIM_INTERVAL: Final = 1.0
+"""Seconds between answers to others' claims, at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Somebody says with an ARP packet that an address is at a hardware address."""
+
+    address: bytes
+    mac: bytes
+
+
+def announcement(address: bytes, mac: bytes) -> bytes:
+    """An Ethernet frame, the gratuitous ARP request: this address (4 bytes) is at this hardware address (6 bytes)."""
+    body = _FIXED + REQUEST.to_bytes(2) + mac + address + BROADCAST + address
+    return BROADCAST + mac + _ETHERTYPE + body
+
+
+def parse(frame: bytes) -> Claim | None:
+    """The claim of an Ethernet frame; None when it is no ARP for IPv4 over Ethernet or claims nothing (a probe)."""
+    if len(frame) < FRAME_LENGTH or frame[12:14] != _ETHERTYPE or frame[14:20] != _FIXED:
+        return None
+    if int.from_bytes(frame[20:22]) not in (REQUEST, REPLY):
+        return None
+    address = frame[28:32]
+    if not any(address):
+        return None
+    return Claim(address, frame[22:28])
+
+
+@dataclass(slots=True)
+class Announcements:
+    """When one Active router announces its addresses. Times are seconds on one clock."""
+
+    deadline: float | None = None
+    """When the next round is due; None: not announcing."""
+    _started: float = field(default=0.0, init=False)
+    _next: int = field(default=0, init=False)
+    _last: float = field(default=0.0, init=False)
+
+    def start(self, now: float) -> None:
+        """A take-over: the first round is due at once."""
+        self._started = now
+        self._next = 0
+        self.deadline = now
+
+    def stop(self) -> None:
+        """Not Active any more."""
+        self.deadline = None
+
+    def due(self, now: float) -> bool:
+        """Is a round to be sent now? Rounds missed meanwhile are one."""
+        if self.deadline is None or now < self.deadline:
+            return False
+        self._last = now
+        while self._next < len(SCHEDULE) and self._started + SCHEDULE[self._next] <= now:
+            self._next += 1
+        self.deadline = self._started + SCHEDULE[self._next] if self._next < len(SCHEDULE) else now + REFRESH
+        return True
+
+    def claimed(self, now: float) -> None:
+        """Somebody else claimed an address: the next round is due at once, at most one in CLAIM_INTERVAL seconds."""
+        if self.deadline is not None:
+            self.deadline = min(self.deadline, max(now, self._last + CLAIM_INTERVAL))

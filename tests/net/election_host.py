@@ -1,0 +1,179 @@
+"""A host of the LAN that runs the real ``lvs-election``, with the test in the place of the agent."""
+
+import contextlib
+import itertools
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from tests.net.lan import Lan
+
+from lvsagent import ipc
+
+VIP = "10.0.0.200"
+
+
+def router(priority: int, **changes: object) -> ipc.RouterConfig:
+    """The lab's router: VRID 51, 100 ms, VIP on eth0."""
+    fields: dict[str, object] = {
+        "name": "lab",
+        "virtual_router_id": 51,
+        "family": 4,
+        "interface": "eth0",
+        "vip_interface": "eth0",
+        "addresses": (f"{VIP}/32",),
+        "priority": priority,
+    }
+    return ipc.RouterConfig(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+class ElectionHost:
+    """One director."""
+
+    def __init__(self, lan: Lan, name: str, address: str, folder: Path) -> None:
+        self.lan = lan
+        self.name = lan.add_host(name, address)
+        self.folder = folder / name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.messages: list[ipc.Message] = []
+        self._connection: socket.socket | None = None
+        self._rest = b""
+        self._generations = itertools.count(1)
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def start(self) -> None:
+        """Start the process and connect to it."""
+        argv = [sys.executable, "-m", "lvsagent.election", "--run-dir", str(self.folder), "--state-dir"]
+        self.process = self.lan.popen(self.name, [*argv, str(self.folder)], log=self.folder / "log")
+        deadline = time.monotonic() + 10
+        self.close()
+        while True:
+            self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                self._connection.connect(str(self.folder / "election.sock"))
+                break
+            except OSError:
+                self._connection.close()
+                assert time.monotonic() < deadline, f"lvs-election did not start: {self.log}"
+                assert self.process.poll() is None, self.log
+                time.sleep(0.02)
+        self._rest = b""
+
+    def close(self) -> None:
+        """Hang up; the LAN ends the process."""
+        if self._connection is not None:
+            self._connection.close()
+
+    def configure(self, *routers: ipc.RouterConfig, wait: bool = True) -> None:
+        """Send the wish; wait until it is in force."""
+        assert self._connection is not None
+        generation = next(self._generations)
+        self._connection.sendall(ipc.encode(ipc.Configure(generation=generation, routers=routers)))
+        if wait:
+            self.await_message(ipc.Configured(generation=generation))
+
+    def await_message(self, wanted: ipc.Message, timeout: float = 5.0) -> None:
+        end = time.monotonic() + timeout
+        while wanted not in self.read(0.02):
+            assert time.monotonic() < end, f"{self.name} did not say {wanted}; log: {self.log}"
+
+    def read(self, seconds: float = 0.0) -> list[ipc.Message]:
+        """Messages that arrived."""
+        assert self._connection is not None
+        fresh: list[ipc.Message] = []
+        with contextlib.suppress(ConnectionError):
+            while select.select([self._connection], [], [], seconds)[0]:
+                data = self._connection.recv(1 << 16)
+                if not data:
+                    break
+                *lines, self._rest = (self._rest + data).split(b"\n")
+                fresh += [ipc.decode(line) for line in lines]
+                seconds = 0.0
+        self.messages += fresh
+        return fresh
+
+    def statistics(self) -> ipc.Statistics:
+        """The next Statistics."""
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            for message in self.read(0.05):
+                if isinstance(message, ipc.Statistics):
+                    return message
+        raise AssertionError(f"{self.name} sends no statistics; log: {self.log}")
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def holds(self, address: str = f"{VIP}/32") -> bool:
+        return address in self.lan.addresses(self.name)
+
+    def await_holding(self, expected: bool = True, *, timeout: float = 3.0) -> float:
+        """Wait until the host holds the VIP, or does not. Returns the seconds it took."""
+        begin = time.monotonic()
+        while self.holds() != expected:
+            assert time.monotonic() - begin < timeout, f"{self.name} holds={not expected}; log: {self.log}"
+            time.sleep(0.01)
+        return time.monotonic() - begin
+
+    def transitions(self) -> list[str]:
+        """Causes of the changes of state so far, as the agent hears them."""
+        self.read()
+        return [message.cause for message in self.messages if isinstance(message, ipc.StateChanged)]
+
+
+class Probe:
+    """A client that asks the VIP every 5 ms (ICMP echo) and notes when it was answered."""
+
+    PERIOD = 0.005
+
+    def __init__(self, lan: Lan, host: str, address: str = VIP) -> None:
+        self._socket = lan.socket(host, socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+        self._address = address
+        self.answered: list[float] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def gap(self, since: float) -> float:
+        """The longest time between two answers after that moment (monotonic); until now when none came."""
+        times = [moment for moment in self.answered if moment >= since - 0.05] + [time.monotonic()]
+        return max((after - before for before, after in itertools.pairwise(times)), default=float("inf"))
+
+    def await_answer(self, timeout: float = 3.0) -> None:
+        begin = time.monotonic()
+        while not self.answered or self.answered[-1] < begin:
+            assert time.monotonic() - begin < timeout, f"{self._address} does not answer"
+            time.sleep(0.005)
+
+    def _work(self) -> None:
+        sequence = 0
+        following = time.monotonic()
+        while not self._stop.is_set():
+            sequence = sequence + 1 & 0xFFFF
+            head = struct.pack("!BBHHH", 8, 0, 0, 0x4C56, sequence)
+            total = 0x0800 + 0x4C56 + sequence
+            total = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+            with contextlib.suppress(OSError):  # no route while the client's ARP is unanswered
+                self._socket.sendto(head[:2] + total.to_bytes(2) + head[4:], (self._address, 0))
+            following += self.PERIOD
+            while (left := following - time.monotonic()) > 0:
+                if not select.select([self._socket], [], [], left)[0]:
+                    break
+                packet = self._socket.recv(256)
+                if packet[20] == 0 and packet[12:16] == socket.inet_aton(self._address):
+                    self.answered.append(time.monotonic())
