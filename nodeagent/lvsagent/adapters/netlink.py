@@ -22,6 +22,8 @@ NESTED = 0x8000
 TYPE_MASK = 0x3FFF
 DATAGRAM = 60_000
 """Octets of a datagram at most; the default SO_SNDBUF allows 212 992."""
+DATAGRAM_RECEIVED = 1 << 17
+"""The kernel fills at most 32 KiB, or an answer as large as one message of ours."""
 RECEIVE_BUFFER = 4 << 20
 """Failures of one datagram (36 octets each, truesize about 700) must fit, or the kernel answers ENOBUFS."""
 HEADER = struct.Struct("=IHHII")
@@ -79,6 +81,7 @@ class Netlink:
         self._socket.settimeout(TIMEOUT)
         self._socket.bind((0, 0))
         self._sequence = 0
+        self._buffer = memoryview(bytearray(DATAGRAM_RECEIVED))
 
     def __enter__(self) -> Self:
         return self
@@ -177,7 +180,7 @@ class Netlink:
     def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
         """(type, sequence, flags, payload) of each message of one datagram."""
         try:
-            data = self._socket.recv(1 << 18)
+            data = self._buffer[: self._socket.recv_into(self._buffer)]
         except OSError as error:
             code = errno.ETIMEDOUT if isinstance(error, TimeoutError) else error.errno or errno.EIO
             raise NetlinkError(code, f"netlink receive: {os.strerror(code)}") from error
@@ -186,7 +189,7 @@ class Netlink:
             length, kind, flags, number, _ = HEADER.unpack_from(data, offset)
             if length < 16:
                 break
-            yield kind, number, flags, data[offset + 16 : offset + length]
+            yield kind, number, flags, bytes(data[offset + 16 : offset + length])
             offset += length + (-length % 4)
 
 

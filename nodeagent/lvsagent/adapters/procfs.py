@@ -7,7 +7,17 @@ from pathlib import Path
 
 from lvsagent.core.diff import SetSysctl
 from lvsagent.core.failure import OperationFailed, Reason
-from lvsagent.core.sysctl import IPVS, dotted, satisfied
+from lvsagent.core.sysctl import (
+    IPVS,
+    Record,
+    RecordError,
+    decode_record,
+    dotted,
+    remember,
+    satisfied,
+    side_effects,
+    undo,
+)
 
 VARIABLE = "LVS_PROC_SYS"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -53,7 +63,7 @@ class Sysctls:
         except OSError as error:
             return self._failure(key, value, error.errno or errno.EIO)
         now = self._read(key)
-        if not satisfied(key, now, value) and now != value:
+        if now != value:
             message = (
                 f"{dotted(key)}: wrote {value}, reads {now}: something else on this node sets it; find and stop it"
             )
@@ -87,3 +97,58 @@ def _refusal(key: str, code: int, folder: Path) -> tuple[Reason, str]:
             return Reason.NO_PERMISSION, "run as root with the capability NET_ADMIN"
         case _:
             return Reason.OTHER, "see sysctl(8)"
+
+
+class Originals:
+    """The record of what the node had before us: ``sysctl.json`` in the state folder."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.path = state_dir / "sysctl.json"
+
+    def load(self) -> Record | None:
+        """None when there is none. One that cannot be read is put aside as ``sysctl.json.unreadable``."""
+        try:
+            return decode_record(self.path.read_text())
+        except FileNotFoundError:
+            return None
+        except (RecordError, UnicodeDecodeError):
+            self.path.replace(self.path.with_name(self.path.name + ".unreadable"))
+            return None
+
+    def save(self, record: Record) -> None:
+        """In one piece or not at all, also when the power goes."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(self.path.name + ".new")
+        with temporary.open("w") as file:
+            file.write(record.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.path)
+
+    def remove(self) -> None:
+        """Also when there is none."""
+        self.path.unlink(missing_ok=True)
+
+
+def prepare(
+    sysctls: Sysctls, originals: Originals, boot: str, wanted: Mapping[str, str]
+) -> tuple[OperationFailed, ...]:
+    """Record the originals, write what is not as wanted, verify. Writes nothing when all is well."""
+    values = sysctls.read([*wanted, *side_effects(sysctls.interfaces())])
+    missing = [key for key, value in wanted.items() if not satisfied(key, values[key], value)]
+    if not missing:
+        return ()
+    originals.save(remember(originals.load(), boot, values, wanted))
+    return tuple(failure for key in missing if (failure := sysctls.write(key, wanted[key])))
+
+
+def restore(sysctls: Sysctls, originals: Originals, boot: str) -> tuple[OperationFailed, ...]:
+    """Write back what the record says, where our value still stands, and forget the record when all went well."""
+    record = originals.load()
+    if record is None:
+        return ()
+    values = undo(record, boot, sysctls.read(record.changes))
+    failures = tuple(failure for key, value in values.items() if (failure := sysctls.write(key, value)))
+    if not failures:
+        originals.remove()
+    return failures

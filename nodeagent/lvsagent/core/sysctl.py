@@ -6,7 +6,7 @@ the kernel uses the maximum of ``all`` and the interface on which the packet arr
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 CONF = "net/ipv4/conf"
 IP_FORWARD = "net/ipv4/ip_forward"
@@ -159,21 +159,35 @@ def decode_record(text: str) -> Record:
         raise RecordError(f"not a record of lvs-node-init: {error}") from error
 
 
+def side_effects(interfaces: Iterable[str]) -> tuple[str, ...]:
+    """Keys that the kernel changes by itself when ``ip_forward`` changes (net/ipv4/devinet.c inet_forward_change)."""
+    return (f"{CONF}/all/accept_redirects", *(f"{CONF}/{name}/forwarding" for name in ("default", *interfaces)))
+
+
 def remember(
     previous: Record | None, boot_id: str, values: Mapping[str, str | None], wanted: Mapping[str, str]
 ) -> Record:
-    """The record to write before ``wanted`` is written. An original of the same boot is never overwritten."""
+    """The record to write before ``wanted`` is written. An original of the same boot is never overwritten.
+
+    ``values`` holds the wanted keys and those of ``side_effects``.
+    """
     kept = previous if previous and previous.boot_id == boot_id else Record(boot_id=boot_id)
-    fresh = {key: Change(original=value, written=wanted[key]) for key in wanted
-             if key not in kept.changes and (value := values.get(key)) is not None
-             and not satisfied(key, value, wanted[key])}  # fmt: skip
-    return Record(boot_id=boot_id, changes={**kept.changes, **fresh}, loopback=kept.loopback)
+    fresh = {
+        key: Change(original=value, written=new)
+        for key, new in wanted.items()
+        if key not in kept.changes and (value := values.get(key)) is not None and not satisfied(key, value, new)
+    }
+    if IP_FORWARD in fresh:
+        for key, value in values.items():
+            if value is not None and key.endswith(("/forwarding", "/accept_redirects")):
+                fresh[key] = Change(original=value, written="0" if key.endswith("/accept_redirects") else "1")
+    return replace(kept, changes={**kept.changes, **fresh})
 
 
 def undo(record: Record, boot_id: str, values: Mapping[str, str | None]) -> Mapping[str, str]:
-    """What to write to go back: only keys that still hold our value, and only in the boot that we changed.
+    """What to write to go back, in order: only keys that still hold our value, and only in the boot that we changed.
 
-    ``ip_forward`` comes first: writing it resets other settings of the interfaces (ip-sysctl.rst).
+    ``ip_forward`` comes first, because writing it changes other keys.
     """
     if record.boot_id != boot_id:
         return {}

@@ -1,0 +1,119 @@
+"""``lvs-node-init``: what a node needs before it may carry virtual addresses, and the way back.
+
+Runs before the agent (an init container), by hand on a real server outside the cluster, and once more with ``--undo``
+when the product leaves the node. Exit status 0: done and verified; 1: something is missing, named on standard error;
+2: wrong arguments.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+
+from lvsagent.adapters.addresses import Addresses
+from lvsagent.adapters.ipvs import Ipvs
+from lvsagent.adapters.procfs import Originals, Sysctls, boot_id, prepare, restore, root
+from lvsagent.core.diff import AddLoopback, DeleteLoopback
+from lvsagent.core.failure import OperationFailed, Reason
+from lvsagent.core.sysctl import REAL_SERVER, REQUIRED, Record, check, interface_keys
+from lvsapi.model import IPAddress
+
+STATE_VARIABLE = "LVS_STATE_DIR"
+STATE_DIR = "/var/lib/lvs-dr"
+
+
+def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
+    """The command. Returns the exit status."""
+    arguments = _parse(argv, environment)
+    sysctls, originals, boot = Sysctls(arguments.proc_sys), Originals(arguments.state_dir), boot_id()
+    wanted = REAL_SERVER if arguments.real_server else REQUIRED
+    vips: list[IPAddress] = arguments.vip
+    try:
+        if arguments.undo:
+            failures = [*_remove_addresses(originals, boot), *restore(sysctls, originals, boot)]
+            return _report(failures, "the node's settings are as they were before")
+        if not arguments.real_server:
+            Ipvs().close()  # asking for it loads the module, which creates net.ipv4.vs
+        failures = []
+        if not arguments.check:
+            failures += prepare(sysctls, originals, boot, wanted)
+        problems = check(sysctls.read([*wanted, *interface_keys(sysctls.interfaces())]), wanted)
+        for problem in problems:
+            print(f"{'error' if problem.fatal else 'warning'}: {problem.message}", file=sys.stderr)
+        fatal = any(problem.fatal for problem in problems)
+        if vips and not fatal and not failures and not arguments.check:
+            failures += _add_addresses(originals, boot, vips)
+        done = "verified: " + ", ".join(f"{key}={value}" for key, value in wanted.items())
+        return _report(failures, done) or int(fatal)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"error: {error.strerror or error}{where}", file=sys.stderr)
+        return 1
+
+
+def _parse(argv: Sequence[str] | None, environment: Mapping[str, str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="lvs-node-init", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument(
+        "--state-dir",
+        type=Path,
+        default=Path(environment.get(STATE_VARIABLE) or STATE_DIR),
+        help=f"folder that keeps the originals (default: {STATE_VARIABLE}, or {STATE_DIR})",
+    )
+    parser.add_argument(
+        "--proc-sys",
+        type=Path,
+        default=root(environment),
+        help="the host's /proc/sys (default: LVS_PROC_SYS, or /proc/sys)",
+    )
+    parser.add_argument("--undo", action="store_true", help="write back what was there before")
+    parser.add_argument("--check", action="store_true", help="look only, write nothing")
+    parser.add_argument("--real-server", action="store_true", help="a real server outside the cluster, without IPVS")
+    parser.add_argument(
+        "--vip", action="append", type=ip_address, default=[], help="with --real-server: an address to put on lo"
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.vip and not arguments.real_server:
+        parser.error("--vip needs --real-server: on a node of the cluster the agent puts addresses on lo")
+    if arguments.undo and arguments.check:
+        parser.error("--undo and --check exclude each other")
+    return arguments
+
+
+def _report(failures: Sequence[OperationFailed], done: str) -> int:
+    for failure in failures:
+        print(f"error: {failure.message}", file=sys.stderr)
+    if not failures:
+        print(done)
+    return int(bool(failures))
+
+
+def _add_addresses(originals: Originals, boot: str, vips: Sequence[IPAddress]) -> Sequence[OperationFailed]:
+    addresses = Addresses()
+    try:
+        fresh = [vip for vip in vips if vip not in addresses.loopback()]
+        record = originals.load() or Record(boot_id=boot)
+        kept = record if record.boot_id == boot else Record(boot_id=boot)
+        if fresh:
+            originals.save(replace(kept, loopback=tuple(dict.fromkeys((*kept.loopback, *map(str, fresh))))))
+        return addresses.apply([AddLoopback(vip) for vip in fresh])
+    finally:
+        addresses.close()
+
+
+def _remove_addresses(originals: Originals, boot: str) -> Sequence[OperationFailed]:
+    record = originals.load()
+    if record is None or record.boot_id != boot or not record.loopback:
+        return ()
+    addresses = Addresses()
+    try:
+        failures = addresses.apply([DeleteLoopback(ip_address(text)) for text in record.loopback])
+    finally:
+        addresses.close()
+    return [failure for failure in failures if failure.reason is not Reason.NO_SUCH_ADDRESS]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
