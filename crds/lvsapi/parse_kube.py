@@ -1,0 +1,125 @@
+"""What is used of Kubernetes' own kinds, from plain dicts. Pure.
+
+The API server has validated these objects, and newer ones may hold more than is known here: unknown fields, nulls and
+parts that make no sense are passed over. Only an object without a usable name raises SpecError.
+"""
+
+from collections.abc import Mapping
+
+from lvsapi import names
+from lvsapi.errors import FieldError, SpecError
+from lvsapi.fields import Fields, is_integer, lenient_address
+from lvsapi.model import (
+    Endpoint,
+    EndpointSlice,
+    IPAddress,
+    KubeService,
+    KubeServicePort,
+    Node,
+    ObjectKey,
+    Protocol,
+    SlicePort,
+)
+
+_MAX_PORT = 65535
+
+
+def parse_service(obj: Mapping[str, object]) -> KubeService:
+    """A v1 Service. Raises SpecError only without a name."""
+    key = _key(obj, "Service")
+    ports = []
+    for item in _objects(_object(obj.get("spec")).get("ports")):
+        number, protocol = _number(item.get("port")), _protocol(item.get("protocol"))
+        if number is not None and protocol is not None:
+            ports.append(KubeServicePort(name=_text(item.get("name")), port=number, protocol=protocol))
+    return KubeService(key=key, ports=tuple(ports))
+
+
+def parse_endpoint_slice(obj: Mapping[str, object]) -> EndpointSlice:
+    """A discovery/v1 EndpointSlice; one of addressType FQDN has no endpoints. Raises SpecError only without a name."""
+    key = _key(obj, "EndpointSlice")
+    labels = _object(_object(obj.get("metadata")).get("labels"))
+    ports = []
+    for item in _objects(obj.get("ports")):
+        protocol = _protocol(item.get("protocol"))
+        if protocol is not None:
+            ports.append(SlicePort(name=_text(item.get("name")), port=_number(item.get("port")), protocol=protocol))
+    version = {"IPv4": 4, "IPv6": 6}.get(_text(obj.get("addressType")))
+    endpoints = []
+    for item in _objects(obj.get("endpoints")):
+        addresses = tuple(a for a in _addresses(item.get("addresses")) if a.version == version)
+        if addresses:
+            endpoints.append(_endpoint(item, addresses))
+    return EndpointSlice(
+        key=key,
+        service=_text(labels.get(names.SERVICE_NAME_LABEL)),
+        ports=tuple(ports),
+        endpoints=tuple(endpoints),
+    )
+
+
+def parse_node(obj: Mapping[str, object]) -> Node:
+    """A v1 Node. Raises SpecError only without a name."""
+    key = _key(obj, "Node")
+    labels = _object(_object(obj.get("metadata")).get("labels"))
+    internal = [
+        item.get("address")
+        for item in _objects(_object(obj.get("status")).get("addresses"))
+        if item.get("type") == "InternalIP"
+    ]
+    return Node(
+        name=key.name,
+        labels={k: v for k, v in labels.items() if isinstance(k, str) and isinstance(v, str)},
+        addresses=tuple(_addresses(internal)),
+    )
+
+
+def _endpoint(item: Mapping[object, object], addresses: tuple[IPAddress, ...]) -> Endpoint:
+    conditions = _object(item.get("conditions"))
+    # discovery/v1: an unknown ready counts as ready, an unknown serving as ready, an unknown terminating as false.
+    ready = conditions.get("ready") is not False
+    serving = conditions.get("serving")
+    return Endpoint(
+        addresses=addresses,
+        node=_text(item.get("nodeName")) or None,
+        ready=ready,
+        serving=serving if isinstance(serving, bool) else ready,
+        terminating=conditions.get("terminating") is True,
+    )
+
+
+def _key(obj: Mapping[str, object], kind: str) -> ObjectKey:
+    errors: list[FieldError] = []
+    metadata = Fields(_object(obj).get("metadata"), "metadata", errors)
+    name = metadata.text("name", bool, "must be the object's name", required=True)
+    if name is None:
+        raise SpecError(kind, tuple(errors))
+    return ObjectKey(_text(metadata.raw("namespace")), name)
+
+
+def _object(value: object) -> Mapping[object, object]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _objects(value: object) -> list[Mapping[object, object]]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list | tuple) else []
+
+
+def _addresses(value: object) -> list[IPAddress]:
+    found = [lenient_address(item) for item in value] if isinstance(value, list | tuple) else []
+    return [address for address in found if address is not None]
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: object) -> int | None:
+    return value if is_integer(value) and 1 <= value <= _MAX_PORT else None
+
+
+def _protocol(value: object) -> Protocol | None:
+    """None for a protocol that IPVS does not carry; an absent one is TCP."""
+    if value is None:
+        return Protocol.TCP
+    return next((protocol for protocol in Protocol if protocol == value), None)

@@ -1,0 +1,215 @@
+"""What the objects ask for: virtual servers with their backends, and virtual routers. Pure, and alike on every node.
+
+The order of backends is part of the result: ``mh`` builds its table from it, and established connections survive a
+takeover only because every node builds the same one.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from lvsapi.admission import by_age, classes_of, default_class, first_come
+from lvsapi.assign import with_assignments
+from lvsapi.model import (
+    Backend,
+    EndpointSlice,
+    Forwarding,
+    IPAddress,
+    KubeService,
+    ObjectKey,
+    Problem,
+    Protocol,
+    Resolved,
+    ServicePort,
+    Snapshot,
+    VirtualRouter,
+    VirtualServer,
+    VirtualService,
+    VirtualServiceClass,
+)
+from lvsapi.status import ConditionType, Reason
+
+__all__ = ["default_class", "resolve", "with_assignments"]
+
+
+def resolve(snapshot: Snapshot) -> Resolved:
+    """Everything that is to be served. Only VirtualServices with an assignment count. Never raises.
+
+    A reference that cannot be resolved yields a problem and a virtual server without backends: it refuses connections,
+    where none at all would hand them to whatever listens on the node.
+    """
+    services, problems = first_come(item for item in by_age(snapshot.virtual_services) if item.assigned is not None)
+    look = _Lookup(snapshot)
+    servers: list[VirtualServer] = []
+    for item in services:
+        for port in item.ports:
+            backends, found = _from_real_servers(item, port) if item.real_servers else look.backends(item, port)
+            problems += found
+            servers += [
+                VirtualServer(
+                    owner=item.key,
+                    address=address,
+                    protocol=port.protocol,
+                    port=port.port,
+                    scheduler=item.scheduler,
+                    forwarding=item.forwarding,
+                    backends=backends[address.version],
+                )
+                for address in item.addresses
+            ]
+    servers.sort(key=lambda s: (s.address.version, int(s.address), s.protocol, s.port))
+    return Resolved(
+        servers=tuple(servers),
+        routers=_routers(services, classes_of(snapshot)),
+        problems=tuple(dict.fromkeys(problems)),
+    )
+
+
+_ByFamily = dict[int, tuple[Backend, ...]]
+
+
+class _Lookup:
+    """Indices of a snapshot, built once."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._services = {item.key: item for item in snapshot.services}
+        self._slices: dict[ObjectKey, list[EndpointSlice]] = defaultdict(list)
+        for item in snapshot.slices:
+            self._slices[ObjectKey(item.key.namespace, item.service)].append(item)
+        self._hosts = {(a.version, int(a)) for node in snapshot.nodes for a in node.addresses}
+
+    def backends(self, item: VirtualService, port: ServicePort) -> tuple[_ByFamily, list[Problem]]:
+        """Backends of a Service for one port of the VIP."""
+        nothing: _ByFamily = {4: (), 6: ()}
+        key = ObjectKey(item.key.namespace, item.service or "")
+        service, slices = self._services.get(key), self._slices.get(key, [])
+        if service is None:
+            text = f"spec.serviceRef.name: there is no Service {key}; create it or name another"
+            return nothing, [_unresolved(item, Reason.SERVICE_NOT_FOUND, text)]
+        target = _target(port, service)
+        if target is None:
+            return nothing, [_unresolved(item, Reason.PORT_NOT_FOUND, _unknown_port(item, port, service))]
+        found: dict[tuple[int, int, int], Backend] = {}
+        refused: set[tuple[int, str]] = set()
+        for part in slices:
+            numbers = [target] if isinstance(target, int) else _numbers(part, target, port.protocol)
+            for number in numbers:
+                self._collect(item, port, part, number, found, refused)
+        problems = []
+        if refused:
+            number, address = min(refused)
+            text = (
+                f"spec.ports: port {port.port}: the endpoint {address} is in its node's network and listens on {number}; direct "
+                f"routing cannot map ports: make it listen on {port.port} or use forwarding: Masquerade, which can"
+            )
+            problems.append(_unresolved(item, Reason.PORT_NOT_MAPPABLE, text))
+        return _sorted(found.values()), problems
+
+    def _collect(
+        self,
+        item: VirtualService,
+        port: ServicePort,
+        part: EndpointSlice,
+        number: int,
+        found: dict[tuple[int, int, int], Backend],
+        refused: set[tuple[int, str]],
+    ) -> None:
+        maps = item.forwarding == Forwarding.MASQUERADE
+        for endpoint in part.endpoints:
+            if endpoint.ready:
+                weight = 1
+            elif endpoint.serving and endpoint.terminating:
+                weight = 0
+            else:
+                continue
+            # Addresses of one endpoint are interchangeable (discovery/v1); like kube-proxy, take the first.
+            for address in endpoint.addresses[:1]:
+                value = int(address)
+                host = (address.version, value) in self._hosts
+                if host and number != port.port and not maps:
+                    refused.add((number, str(address)))
+                    continue
+                key = (address.version, value, number)
+                other = found.get(key)
+                # An endpoint may stand in two slices for a moment: ready wins, then a known node.
+                if other is None or (weight, endpoint.node or "") > (other.weight, other.node or ""):
+                    found[key] = Backend(
+                        address=address, port=number, weight=weight, node=endpoint.node, host_network=host
+                    )
+
+
+def _from_real_servers(item: VirtualService, port: ServicePort) -> tuple[_ByFamily, list[Problem]]:
+    return _sorted(
+        Backend(
+            address=server.address, port=server.port or port.port, weight=server.weight, node=None, host_network=True
+        )
+        for server in item.real_servers
+    ), []
+
+
+def _sorted(found: Iterable[Backend]) -> _ByFamily:
+    ordered = sorted(found, key=lambda b: (int(b.address), b.port))
+    return {family: tuple(b for b in ordered if b.address.version == family) for family in (4, 6)}
+
+
+def _target(port: ServicePort, service: KubeService) -> int | str | None:
+    """Number, or name of the Service's port, that backends are reached at; None if there is no such port."""
+    same = [p for p in service.ports if p.protocol == port.protocol]
+    if isinstance(port.target_port, int):
+        return port.target_port
+    if port.target_port is not None:
+        return port.target_port if any(p.name == port.target_port for p in same) else None
+    for candidate in same:
+        if candidate.port == port.port:
+            return candidate.name
+    return same[0].name if len(same) == 1 else None
+
+
+def _numbers(part: EndpointSlice, name: str, protocol: Protocol) -> list[int]:
+    """The pods' port numbers under a port name; they may differ between slices (named container ports)."""
+    return [p.port for p in part.ports if p.name == name and p.protocol == protocol and p.port is not None]
+
+
+def _unknown_port(item: VirtualService, port: ServicePort, service: KubeService) -> str:
+    existing = ", ".join(f"{p.name or 'unnamed'} ({p.protocol} {p.port})" for p in service.ports) or "none"
+    if isinstance(port.target_port, str):
+        head = (
+            f"spec.ports: targetPort {port.target_port}: Service {service.key} has no {port.protocol} port of that name"
+        )
+    else:
+        head = f"spec.ports: port {port.port}: Service {service.key} has no {port.protocol} port {port.port}"
+    return f"{head}; its ports are {existing}; set targetPort to one of them"
+
+
+def _unresolved(item: VirtualService, reason: Reason, message: str) -> Problem:
+    return Problem(key=item.key, condition=ConditionType.RESOLVED_REFS, reason=reason, message=message)
+
+
+def _routers(services: Iterable[VirtualService], classes: dict[str, VirtualServiceClass]) -> tuple[VirtualRouter, ...]:
+    """One virtual router per class, VRID and family, with the union of its objects' addresses."""
+    groups: dict[tuple[str, int, int], list[VirtualService]] = defaultdict(list)
+    for item in services:
+        if item.assigned is not None:
+            for family in {int(address.version) for address in item.addresses}:
+                groups[item.class_name, item.assigned.virtual_router_id, family].append(item)
+    routers = []
+    for (name, vrid, family), members in sorted(groups.items(), key=lambda group: group[0]):
+        # A class that vanished takes no VIP away: the built-in settings serve until the operator has decided.
+        settings = classes.get(name) or VirtualServiceClass(name=name)
+        addresses: set[IPAddress] = {a for item in members for a in item.addresses if a.version == family}
+        # While a new ranking is being written, objects may differ: the oldest speaks for all.
+        directors = next((m.assigned.directors for m in members if m.assigned is not None), ())
+        routers.append(
+            VirtualRouter(
+                class_name=name,
+                virtual_router_id=vrid,
+                family=family,
+                addresses=tuple(sorted(addresses, key=int)),
+                owners=tuple(sorted({item.key for item in members})),
+                directors=directors,
+                interface=settings.interface,
+                vip_interface=settings.vip_interface,
+                vip_prefix_length=settings.vip_prefix_length,
+                vrrp=settings.vrrp,
+            )
+        )
+    return tuple(routers)

@@ -1,0 +1,199 @@
+"""Conditions and the status that operator and agent apply. Pure: the time is an argument.
+
+Both write by server-side apply to the status subresource, each only the fields it owns (``names``): a field that is
+left out of the next apply is removed by the API server.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+
+from lvsapi import names
+from lvsapi.errors import SpecError
+from lvsapi.model import Assignment, ObjectKey, Problem
+
+MESSAGE_LENGTH = 1024
+"""Longer messages are cut: the API takes 32768, a reader less."""
+
+
+class ConditionType(StrEnum):
+    """What is said about a VirtualService; True is good, Unknown means nobody has looked yet."""
+
+    ACCEPTED = "Accepted"
+    """The spec is valid, nothing conflicts, a VRID and directors are assigned. Written by the operator."""
+    RESOLVED_REFS = "ResolvedRefs"
+    """The Service and its ports exist and can be served. Written by the operator."""
+    PROGRAMMED = "Programmed"
+    """The Active node's kernel holds the tables, read back and compared. Written by its agent."""
+    READY = "Ready"
+    """A node is Active and at least one backend is ready. Written by the Active node's agent."""
+
+
+class Reason(StrEnum):
+    """Why. The same word stands in condition, event, log and metric."""
+
+    ACCEPTED = "Accepted"
+    RESOLVED_REFS = "ResolvedRefs"
+    PROGRAMMED = "Programmed"
+    READY = "Ready"
+    """The four above: all is well."""
+    INVALID = "Invalid"
+    """The object does not parse; the message names every field."""
+    CLASS_NOT_FOUND = "ClassNotFound"
+    NAMESPACE_NOT_ALLOWED = "NamespaceNotAllowed"
+    """The class does not serve the object's namespace."""
+    ADDRESS_NOT_IN_POOL = "AddressNotInPool"
+    ADDRESS_OF_NODE = "AddressOfNode"
+    """A VIP that is a node's own address would take the node away."""
+    ADDRESS_CONFLICT = "AddressConflict"
+    """An older object has the address and port, or the address in another namespace or class."""
+    VIRTUAL_ROUTER_ID_CONFLICT = "VirtualRouterIDConflict"
+    """The VRID that the object asks for belongs to another class, or its address has another one already."""
+    NO_FREE_VIRTUAL_ROUTER_ID = "NoFreeVirtualRouterID"
+    NO_DIRECTORS = "NoDirectors"
+    """No node has the labels that the class asks of a director."""
+    SERVICE_NOT_FOUND = "ServiceNotFound"
+    PORT_NOT_FOUND = "PortNotFound"
+    PORT_NOT_MAPPABLE = "PortNotMappable"
+    """A backend in the host's network listens on another port than the VIP, and direct routing keeps the port."""
+    NOT_ACCEPTED = "NotAccepted"
+    """Not looked at, because the object is not accepted."""
+    PROGRAMMING_FAILED = "ProgrammingFailed"
+    NOT_PROGRAMMED = "NotProgrammed"
+    """Not ready, because the tables are not in place."""
+    NO_ENDPOINTS = "NoEndpoints"
+    """No backend is ready; draining ones may still serve their connections."""
+
+
+def condition(
+    type: ConditionType,  # noqa: A002 (the field's own name)
+    status: bool | None,
+    reason: str,
+    message: str,
+    generation: int,
+    now: str,
+    previous: object = None,
+) -> dict[str, object]:
+    """One metav1.Condition.
+
+    status: None is "Unknown". now: RFC 3339. previous: ``status.conditions`` as read (anything else counts as none);
+    lastTransitionTime is kept while the status stays.
+    """
+    word = {True: "True", False: "False", None: "Unknown"}[status]
+    since = now
+    for old in previous if isinstance(previous, list | tuple) else ():
+        if isinstance(old, Mapping) and old.get("type") == str(type) and old.get("status") == word:
+            kept = old.get("lastTransitionTime")
+            since = kept if isinstance(kept, str) and kept else now
+    return {
+        "type": str(type),
+        "status": word,
+        "reason": str(reason),
+        "message": message if len(message) <= MESSAGE_LENGTH else message[: MESSAGE_LENGTH - 1] + "…",
+        "observedGeneration": generation,
+        "lastTransitionTime": since,
+    }
+
+
+def refused(key: ObjectKey, error: SpecError) -> Problem:
+    """The problem of an object that does not parse."""
+    message = "; ".join(str(field) for field in error.errors)
+    return Problem(key=key, condition=ConditionType.ACCEPTED, reason=Reason.INVALID, message=message)
+
+
+def operator_status(
+    obj: Mapping[str, object], assignment: Assignment | None, problems: Iterable[Problem], now: str
+) -> dict[str, object]:
+    """The operator's whole apply for one VirtualService.
+
+    obj: the object as read. problems: of this object, from parse, assign and resolve. now: RFC 3339.
+    """
+    found = tuple(problems)
+    head, generation, previous = _read(obj)
+    accepted = [p for p in found if p.condition == ConditionType.ACCEPTED]
+    refs = [p for p in found if p.condition == ConditionType.RESOLVED_REFS]
+    status: dict[str, object] = {"observedGeneration": generation}
+    if assignment is not None:
+        status["virtualRouterID"] = assignment.virtual_router_id
+        status["directors"] = [{"node": d.node, "priority": d.priority} for d in assignment.directors]
+    if accepted:
+        first = condition(
+            ConditionType.ACCEPTED, False, accepted[0].reason, _messages(accepted), generation, now, previous
+        )
+    else:
+        text = "Valid, without conflict"
+        if assignment is not None:
+            text += f"; virtual router {assignment.virtual_router_id}, {len(assignment.directors)} directors"
+        first = condition(ConditionType.ACCEPTED, True, Reason.ACCEPTED, text, generation, now, previous)
+    if refs:
+        second = condition(
+            ConditionType.RESOLVED_REFS, False, refs[0].reason, _messages(refs), generation, now, previous
+        )
+    elif accepted:
+        text = "Not looked at: the object is not accepted"
+        second = condition(ConditionType.RESOLVED_REFS, None, Reason.NOT_ACCEPTED, text, generation, now, previous)
+    else:
+        text = "Every reference is found"
+        second = condition(ConditionType.RESOLVED_REFS, True, Reason.RESOLVED_REFS, text, generation, now, previous)
+    status["conditions"] = [first, second]
+    return {**head, "status": status}
+
+
+def agent_status(
+    obj: Mapping[str, object],
+    *,
+    node: str,
+    since: str,
+    ready: int,
+    total: int,
+    problems: Iterable[Problem],
+    now: str,
+) -> dict[str, object]:
+    """The Active node's whole apply for one VirtualService.
+
+    since: when the node became Active, RFC 3339. ready, total: backends with weight above 0, and all. problems: those
+    of this object; the ones with condition Programmed count.
+    """
+    head, generation, previous = _read(obj)
+    failed = [p for p in problems if p.condition == ConditionType.PROGRAMMED]
+    if failed:
+        text = _messages(failed)
+        programmed = condition(ConditionType.PROGRAMMED, False, failed[0].reason, text, generation, now, previous)
+    else:
+        text = f"The tables of node {node} are complete"
+        programmed = condition(ConditionType.PROGRAMMED, True, Reason.PROGRAMMED, text, generation, now, previous)
+    verdict: tuple[bool, Reason, str]
+    if failed:
+        verdict = (False, Reason.NOT_PROGRAMMED, f"The tables of node {node} are not complete")
+    elif ready == 0:
+        verdict = (False, Reason.NO_ENDPOINTS, f"No backend is ready ({total} draining)" if total else "No backend")
+    else:
+        verdict = (True, Reason.READY, f"Node {node} is Active with {ready} of {total} backends ready")
+    final = condition(ConditionType.READY, *verdict, generation, now, previous)
+    return {
+        **head,
+        "status": {
+            "active": {"node": node, "since": since},
+            "backends": {"ready": ready, "total": total},
+            "conditions": [programmed, final],
+        },
+    }
+
+
+def _messages(problems: Sequence[Problem]) -> str:
+    return "; ".join(problem.message for problem in problems)
+
+
+def _read(obj: Mapping[str, object]) -> tuple[dict[str, object], int, object]:
+    """Head of the apply, generation, and the conditions as they stand."""
+    found = obj.get("metadata")
+    metadata = found if isinstance(found, Mapping) else {}
+    # The uid makes the API server refuse the apply if the object was replaced by another of its name.
+    head = {name: metadata[name] for name in ("name", "namespace", "uid") if metadata.get(name)}
+    generation = metadata.get("generation")
+    status = obj.get("status")
+    conditions = status.get("conditions") if isinstance(status, Mapping) else None
+    return (
+        {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": head},
+        generation if isinstance(generation, int) else 0,
+        conditions,
+    )
