@@ -312,7 +312,8 @@ class VirtualRouter:
             if now >= self._timer:
                 yield self._advertise(now)
                 # From the deadline, so that lateness does not add up; from now when one was missed.
-                self._timer = max(self._timer, now - self.parameters.interval) + self.parameters.interval
+                following = self._timer + self.parameters.interval
+                self._timer = following if following > now else now + self.parameters.interval
             yield from self._announce(now)
 
     def _reconfigure(self, parameters: Parameters, now: float) -> Iterator[Output]:
