@@ -5,25 +5,20 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from lvsapi import names
 from lvsoperator.settings import Settings
 
-AGENT = "lvs-agent"
-"""Name of the DaemonSet, its ServiceAccount and its pods' label."""
 AGENT_PORT = 9479
 """Port of /metrics, /healthz and /readyz on the node."""
-HASH = "lvsdr.io/manifest-hash"
+HASH = f"{names.GROUP}/manifest-hash"
 """Annotation: SHA-256 of what the operator applied. Tells a removed field from one that the API server added."""
 RUN_DIR = "/run/lvs-dr"
 STATE_DIR = "/var/lib/lvs-dr"
 HOST_PROC_SYS = "/host/proc/sys"
 TOKEN_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"
 
-LABELS = {"app.kubernetes.io/name": AGENT}
-ALL_LABELS = {
-    **LABELS,
-    "app.kubernetes.io/part-of": "lvs-dr-operator",
-    "app.kubernetes.io/managed-by": "lvs-operator",
-}
+LABELS = {names.LABEL_NAME: names.AGENT_DAEMONSET}
+ALL_LABELS = {**LABELS, names.LABEL_PART_OF: names.PART_OF, names.LABEL_MANAGED_BY: names.OPERATOR_DEPLOYMENT}
 
 Manifest = dict[str, Any]
 
@@ -34,7 +29,7 @@ def agent_daemonset(settings: Settings, owner_uid: str | None) -> Manifest:
     ``owner_uid`` is the uid of the operator's Deployment: the garbage collector removes the agents with the operator.
     None (an operator outside of the cluster) leaves it without an owner.
     """
-    metadata: Manifest = {"name": AGENT, "namespace": settings.namespace, "labels": dict(ALL_LABELS)}
+    metadata: Manifest = {"name": names.AGENT_DAEMONSET, "namespace": settings.namespace, "labels": dict(ALL_LABELS)}
     if owner_uid is not None:
         metadata["ownerReferences"] = [
             {"apiVersion": "apps/v1", "kind": "Deployment", "name": settings.deployment, "uid": owner_uid}
@@ -132,7 +127,7 @@ def _pod(settings: Settings) -> Manifest:
         "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
     }
     return {
-        "serviceAccountName": AGENT,
+        "serviceAccountName": names.AGENT_DAEMONSET,
         # The token goes by volume to the one container that speaks with the API server.
         "automountServiceAccountToken": False,
         "hostNetwork": True,

@@ -1,0 +1,82 @@
+"""``lvs-operator``: environment -> settings -> logs -> kopf. The only place where adapters are made."""
+
+import json
+import logging
+import os
+import sys
+import threading
+
+import kopf
+from prometheus_client import CollectorRegistry
+
+from lvsoperator.adapters.kube import Kube, Permanent, connect
+from lvsoperator.adapters.metrics import Metrics, Server
+from lvsoperator.handlers import operator_settings, registry
+from lvsoperator.loop import Loop
+from lvsoperator.settings import Settings, SettingsError, from_env
+
+log = logging.getLogger("lvsoperator")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, error."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["error"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+def configure_logs(settings: Settings) -> None:
+    """To standard error, as text or JSON."""
+    handler = logging.StreamHandler()
+    if settings.log_format == "json":
+        handler.setFormatter(JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
+    for noisy in ("kopf", "urllib3", "kubernetes", "asyncio"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+def run(settings: Settings) -> int:
+    """Until SIGTERM, or until kopf gives up (no API server for a minute): the Deployment then starts it again."""
+    kube = Kube(connect(), settings)
+    collectors = CollectorRegistry()
+    loop = Loop(kube, settings, Metrics(collectors))
+    server = Server(settings.listen, settings.port, collectors, loop.health, loop.readiness)
+    log.info("serving /metrics, /healthz, /readyz on %s:%d", settings.listen, server.server_port)
+    threads = [
+        threading.Thread(target=loop.run, name="reconcile", daemon=True),
+        threading.Thread(target=loop.follow, args=(kube.follow_agents,), name="agents", daemon=True),
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        kopf.run(registry=registry(loop.wake), settings=operator_settings(), standalone=True, clusterwide=True)
+    finally:
+        loop.stop()
+        threads[0].join(10)
+        server.close()
+    return 0
+
+
+def main() -> int:
+    """Entry point. Exit status 2: the environment or the credentials cannot be used."""
+    try:
+        settings = from_env(os.environ)
+        configure_logs(settings)
+        return run(settings)
+    except (SettingsError, Permanent) as error:
+        print(f"lvs-operator: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,227 @@
+"""The API server through the official client: lists as plain dicts, server-side apply, nothing else.
+
+Every failure is Transient (the world's fault, likely to pass) or Permanent (a right, a kind or a field is missing; it
+passes when somebody changes something). Both name the operation and carry the server's own words.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import urllib3
+from kubernetes import client, config, watch
+from kubernetes.client.exceptions import ApiException
+
+from lvsapi import names
+from lvsoperator.core.reconcile import Note, Observed
+from lvsoperator.settings import Settings
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 30.0
+PAGE = 500
+"""Objects a list request asks for at once."""
+WATCH_SECONDS = 240
+"""A watch is closed by the server after so long and begun anew."""
+
+VIRTUAL_SERVICES = f"/apis/{names.API_VERSION}/{names.PLURAL}"
+CLASSES = f"/apis/{names.API_VERSION}/{names.CLASS_PLURAL}"
+SERVICES = "/api/v1/services"
+NODES = "/api/v1/nodes"
+
+
+class KubeError(Exception):
+    """An operation that the API server refused or never answered."""
+
+    def __init__(self, operation: str, reason: str) -> None:
+        self.operation = operation
+        self.reason = reason
+        super().__init__(f"{operation}: {reason}")
+
+
+class Transient(KubeError):
+    """Not answered, or answered 409, 429 or 5xx: the same request may succeed later."""
+
+
+class Permanent(KubeError):
+    """Answered otherwise: the same request fails until the cluster or the object changes."""
+
+
+def connect() -> client.ApiClient:
+    """A client from the pod's service account, else from KUBECONFIG. Raises Permanent without either."""
+    settings = client.Configuration()
+    try:
+        config.load_incluster_config(client_configuration=settings)
+    except config.ConfigException:
+        try:
+            config.load_kube_config(client_configuration=settings)
+        except (config.ConfigException, OSError) as error:
+            raise Permanent("connect", f"no service account and no kubeconfig: {error}; set KUBECONFIG") from error
+    settings.retries = False
+    return client.ApiClient(settings)
+
+
+class Kube:
+    """What the operator reads and writes. Blocking; one thread at a time, apart from ``follow_agents``."""
+
+    def __init__(self, api: client.ApiClient, settings: Settings) -> None:
+        self._api = api
+        self._settings = settings
+        self._daemonset = f"/apis/apps/v1/namespaces/{settings.namespace}/daemonsets/{names.AGENT_DAEMONSET}"
+        self._deployment = f"/apis/apps/v1/namespaces/{settings.namespace}/deployments/{settings.deployment}"
+
+    def observe(self) -> Observed:
+        """Everything a pass looks at, listed anew. Raises Transient or Permanent; never a part of it."""
+        deployment = self._get(self._deployment)
+        return Observed(
+            virtual_services=self._list(VIRTUAL_SERVICES, names.API_VERSION, names.KIND),
+            classes=self._list(CLASSES, names.API_VERSION, names.CLASS_KIND),
+            services=self._list(SERVICES, "v1", "Service"),
+            nodes=self._list(NODES, "v1", "Node"),
+            daemonset=self._get(self._daemonset),
+            owner_uid=None if deployment is None else deployment["metadata"]["uid"],
+        )
+
+    def apply_status(self, body: Mapping[str, Any]) -> None:
+        """Server-side apply of the operator's fields of one VirtualService's status."""
+        metadata = body["metadata"]
+        path = f"/apis/{names.API_VERSION}/namespaces/{metadata['namespace']}/{names.PLURAL}/{metadata['name']}/status"
+        self._apply(path, body)
+
+    def apply_daemonset(self, body: Mapping[str, Any]) -> None:
+        """Server-side apply of the agents' DaemonSet."""
+        self._apply(self._daemonset, body)
+
+    def apply_event(self, note: Note, now: str) -> None:
+        """One Event beside the object; the same note again changes nothing but its time."""
+        namespace = note.key.namespace
+        body = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": note.name, "namespace": namespace},
+            "involvedObject": {
+                "apiVersion": names.API_VERSION,
+                "kind": names.KIND,
+                "namespace": namespace,
+                "name": note.key.name,
+                "uid": note.uid,
+            },
+            "type": "Warning",
+            "reason": note.reason,
+            "message": note.message,
+            "source": {"component": names.OPERATOR_DEPLOYMENT},
+            "reportingComponent": f"{names.GROUP}/{names.OPERATOR_DEPLOYMENT}",
+            "lastTimestamp": now,
+            "count": 1,
+        }
+        self._apply(f"/api/v1/namespaces/{namespace}/events/{note.name}", body)
+
+    def follow_agents(self, wake: Callable[[], None]) -> None:
+        """Call ``wake`` when the agents' DaemonSet changes; returns when the server ends the watch. Raises KubeError.
+
+        A watch of its own: kopf's would need the right to read the DaemonSets of every namespace.
+        """
+        api = client.AppsV1Api(self._api)
+        seen: int | None = None
+        try:
+            for event in watch.Watch().stream(
+                api.list_namespaced_daemon_set,
+                self._settings.namespace,
+                field_selector=f"metadata.name={names.AGENT_DAEMONSET}",
+                timeout_seconds=WATCH_SECONDS,
+                _request_timeout=(CONNECT_SECONDS, WATCH_SECONDS + READ_SECONDS),
+            ):
+                metadata = event["raw_object"].get("metadata", {})
+                generation = metadata.get("generation")
+                if event["type"] == "DELETED" or generation != seen:  # the status changes with every pod
+                    wake()
+                seen = generation
+        except ApiException as error:
+            raise _named("watch daemonsets", error) from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise Transient("watch daemonsets", _brief(error)) from error
+
+    def _list(self, path: str, api_version: str, kind: str) -> tuple[Mapping[str, Any], ...]:
+        items: list[Mapping[str, Any]] = []
+        query = {"limit": str(PAGE)}
+        while True:
+            page = self._request("GET", path, query)
+            # the server leaves kind and apiVersion out of a built-in list's items
+            items += ({"apiVersion": api_version, "kind": kind, **item} for item in page.get("items") or ())
+            following = page.get("metadata", {}).get("continue")
+            if not following:
+                return tuple(items)
+            query = {"limit": str(PAGE), "continue": following}
+
+    def _get(self, path: str) -> Mapping[str, Any] | None:
+        try:
+            return self._request("GET", path)
+        except NotFound:
+            return None
+
+    def _apply(self, path: str, body: Mapping[str, Any]) -> None:
+        self._request("PATCH", path, {"fieldManager": names.OPERATOR_FIELD_MANAGER, "force": "true"}, body)
+
+    def _request(
+        self, method: str, path: str, query: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        operation = f"{method} {path}"
+        headers = {"Accept": "application/json"}
+        payload = None
+        if body is not None:
+            headers["Content-Type"] = "application/apply-patch+yaml"
+            payload = json.dumps(body)
+        try:
+            prepared = self._api.param_serialize(
+                method,
+                path,
+                query_params=list((query or {}).items()),
+                header_params=headers,
+                body=payload,
+                auth_settings=["BearerToken"],
+            )
+            response = self._api.call_api(*prepared, _request_timeout=(CONNECT_SECONDS, READ_SECONDS))
+            raw = response.read()
+        except ApiException as error:
+            raise _named(operation, error) from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise Transient(operation, _brief(error)) from error
+        if not 200 <= response.status <= 299:
+            raise _refused(operation, response.status, raw)
+        try:
+            answer = json.loads(raw)
+        except ValueError as error:
+            raise Transient(operation, f"the answer is not JSON: {raw[:80]!r}") from error
+        if not isinstance(answer, dict):
+            raise Transient(operation, f"the answer is not an object: {raw[:80]!r}")
+        return answer
+
+
+class NotFound(Permanent):
+    """Answered 404: the object, or its whole kind, does not exist."""
+
+
+def _refused(operation: str, status: int, raw: bytes) -> KubeError:
+    try:
+        words = json.loads(raw)["message"]
+    except (ValueError, KeyError, TypeError):
+        words = raw[:200].decode("utf-8", "replace")
+    reason = f"{status}: {words}"
+    if status == 404:
+        return NotFound(operation, reason)
+    if status in (408, 409, 429) or status >= 500:
+        return Transient(operation, reason)
+    return Permanent(operation, reason)
+
+
+def _named(operation: str, error: ApiException) -> KubeError:
+    if not error.status:
+        return Transient(operation, _brief(error))
+    body = error.body or ""
+    return _refused(operation, error.status, body.encode() if isinstance(body, str) else body)
+
+
+def _brief(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]

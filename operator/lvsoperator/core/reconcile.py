@@ -1,0 +1,211 @@
+"""The whole of the operator's thinking: everything that is, in; everything that is to be written, out. Pure.
+
+Run again on its own result it decides nothing. It never decides to delete anything, and what it cannot understand
+(an object that does not parse) concerns that object alone.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from lvsapi import names
+from lvsapi.assign import assign, with_assignments
+from lvsapi.errors import SpecError
+from lvsapi.model import Assignment, ObjectKey, Problem, Snapshot, VirtualService
+from lvsapi.parse import parse_class, parse_node, parse_service, parse_virtual_service
+from lvsapi.resolve import resolve
+from lvsapi.status import ConditionType, Reason, operator_status, refused
+from lvsoperator.core.manifests import agent_daemonset, is_applied
+from lvsoperator.settings import Settings
+
+Object = Mapping[str, Any]
+T = TypeVar("T")
+
+OWN_FIELDS = ("observedGeneration", "virtualRouterID", "directors")
+"""Fields of status that only the operator writes."""
+OWN_CONDITIONS = (ConditionType.ACCEPTED, ConditionType.RESOLVED_REFS)
+OUTSIDE_REASONS = frozenset({Reason.CLASS_NOT_FOUND})
+"""Refusals that are not the object's doing: whoever is served already is served on. (An empty list of nodes is one
+more; ``assign`` sees to it.)"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """The cluster as listed: objects as plain dicts."""
+
+    virtual_services: tuple[Object, ...] = ()
+    classes: tuple[Object, ...] = ()
+    services: tuple[Object, ...] = ()
+    nodes: tuple[Object, ...] = ()
+    daemonset: Object | None = None
+    owner_uid: str | None = None
+    """uid of the operator's Deployment; None outside of a cluster."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """A Kubernetes Event about a refused object. The same refusal has the same name, so it is written once."""
+
+    key: ObjectKey
+    uid: str
+    reason: str
+    message: str
+
+    @property
+    def name(self) -> str:
+        """Name of the Event."""
+        text = f"{self.uid} {self.reason} {self.message}"
+        return f"{self.key.name[:200]}.{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Info:
+    """An accepted VirtualService, for the metric lvs_virtualservice_info."""
+
+    key: ObjectKey
+    virtual_router_id: int
+    class_name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What is to be written. Empty when everything is as it should be."""
+
+    statuses: tuple[dict[str, Any], ...]
+    """Bodies for server-side apply to the status subresource."""
+    daemonset: dict[str, Any] | None
+    """Body for server-side apply; None when it is in place."""
+    notes: tuple[Note, ...]
+    infos: tuple[Info, ...]
+
+
+def reconcile(observed: Observed, settings: Settings, now: str) -> Decision:
+    """Everything to be written. now: RFC 3339, for lastTransitionTime."""
+    raw = {key: obj for obj in observed.virtual_services if (key := _key(obj)) is not None}
+    assignments, problems, infos = _decide(observed, raw)
+    statuses = []
+    notes = []
+    for key, obj in raw.items():
+        body = operator_status(obj, assignments.get(key), problems.get(key, ()), now)
+        if is_written(obj, body):
+            continue
+        statuses.append(body)
+        note = _note(key, obj, body)
+        if note is not None:
+            notes.append(note)
+    daemonset = agent_daemonset(settings, observed.owner_uid)
+    return Decision(
+        statuses=tuple(statuses),
+        daemonset=None if is_applied(daemonset, observed.daemonset) else daemonset,
+        notes=tuple(notes),
+        infos=infos,
+    )
+
+
+def is_written(obj: Object, body: Object) -> bool:
+    """Whether the object's status already says what ``body`` says; the agents' fields do not count."""
+    have, want = obj.get("status") or {}, body["status"]
+    if any(have.get(field) != want.get(field) for field in OWN_FIELDS):
+        return False
+    return all(_condition(have, type_) == _condition(want, type_) for type_ in OWN_CONDITIONS)
+
+
+def _decide(
+    observed: Observed, raw: Mapping[ObjectKey, Object]
+) -> tuple[dict[ObjectKey, Assignment], dict[ObjectKey, list[Problem]], tuple[Info, ...]]:
+    """Assignments and problems by object, and who is served."""
+    problems: dict[ObjectKey, list[Problem]] = {}
+    parsed: list[VirtualService] = []
+    for key, obj in raw.items():
+        try:
+            parsed.append(parse_virtual_service(obj))
+        except SpecError as error:
+            problems.setdefault(key, []).append(refused(key, error))
+    classes, broken = _classes(observed.classes)
+    usable = [item for item in parsed if item.class_name not in broken]
+    snapshot = Snapshot(
+        virtual_services=tuple(usable),
+        classes=classes,
+        services=_parsed(parse_service, observed.services),
+        nodes=_parsed(parse_node, observed.nodes),
+    )
+    decided = assign(snapshot)
+    assignments = dict(decided.assignments)
+    for problem in decided.problems:
+        problems.setdefault(problem.key, []).append(problem)
+    for item in parsed:
+        if item.class_name in broken:
+            text = f"spec.className: class {item.class_name} cannot be used; repair it: {broken[item.class_name]}"
+            problems.setdefault(item.key, []).append(
+                Problem(key=item.key, condition=ConditionType.ACCEPTED, reason=Reason.CLASS_NOT_FOUND, message=text)
+            )
+        if item.assigned is not None and _is_held(raw[item.key], problems.get(item.key, ())):
+            assignments[item.key] = item.assigned
+    # What is kept through somebody else's mistake has its references checked like the rest.
+    for problem in resolve(with_assignments(replace(snapshot, virtual_services=tuple(parsed)), assignments)).problems:
+        if problem.condition == ConditionType.RESOLVED_REFS:
+            problems.setdefault(problem.key, []).append(problem)
+    infos = tuple(
+        Info(
+            key=item.key,
+            virtual_router_id=assignments[item.key].virtual_router_id,
+            class_name=item.class_name,
+        )
+        for item in parsed
+        if item.key in assignments
+    )
+    return assignments, problems, infos
+
+
+def _is_held(obj: Object, problems: Iterable[Problem]) -> bool:
+    """Whether an object keeps what it has: it has not changed, and what is wrong is wrong elsewhere."""
+    reasons = {problem.reason for problem in problems if problem.condition == ConditionType.ACCEPTED}
+    unchanged = (obj.get("status") or {}).get("observedGeneration") == obj["metadata"].get("generation")
+    return bool(reasons) and unchanged and reasons <= OUTSIDE_REASONS
+
+
+def _classes(objects: Iterable[Object]) -> tuple[tuple[Any, ...], dict[str, str]]:
+    """Usable classes, and what is wrong with the others, by name."""
+    usable = []
+    broken: dict[str, str] = {}
+    for obj in objects:
+        try:
+            usable.append(parse_class(obj))
+        except SpecError as error:
+            broken[str((obj.get("metadata") or {}).get("name"))] = "; ".join(map(str, error.errors))
+    return tuple(usable), broken
+
+
+def _parsed(parse: Callable[[Object], T], objects: Iterable[Object]) -> tuple[T, ...]:
+    """Kubernetes' own objects, those without a name left out."""
+    found = []
+    for obj in objects:
+        try:
+            found.append(parse(obj))
+        except SpecError:
+            continue
+    return tuple(found)
+
+
+def _key(obj: Object) -> ObjectKey | None:
+    metadata = obj.get("metadata")
+    if not isinstance(metadata, Mapping) or not isinstance(metadata.get("name"), str):
+        return None
+    return ObjectKey(str(metadata.get("namespace") or names.DEFAULT_NAMESPACE), metadata["name"])
+
+
+def _condition(status: Object, type_: ConditionType) -> Object | None:
+    return next((item for item in status.get("conditions") or () if item.get("type") == type_), None)
+
+
+def _note(key: ObjectKey, obj: Object, body: Object) -> Note | None:
+    """An Event when the object is refused for a reason that its status does not give yet."""
+    wanted = _condition(body["status"], ConditionType.ACCEPTED)
+    before = _condition(obj.get("status") or {}, ConditionType.ACCEPTED)
+    assert wanted is not None
+    said = before is not None and all(before.get(k) == wanted[k] for k in ("status", "reason", "message"))
+    if wanted["status"] != "False" or said:
+        return None
+    uid = str(obj["metadata"].get("uid", ""))
+    return Note(key=key, uid=uid, reason=wanted["reason"], message=wanted["message"])

@@ -1,0 +1,61 @@
+"""kopf tells that something changed; nothing more is taken from it.
+
+Only ``on.event``: no finalizer, no annotation, nothing of ours on anybody's objects. What the event carried is not
+used, because kopf's memory keeps objects that vanished while it was away.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import kopf
+
+from lvsapi import names
+
+
+class NodeFilter:
+    """Kubelets write their node's status all the time; only labels and addresses matter here."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, object] = {}
+
+    def changed(self, kind: str | None, node: Mapping[str, Any]) -> bool:
+        """Whether the event (``kind`` ADDED, MODIFIED, DELETED, None) tells anything new of the node."""
+        metadata = node.get("metadata", {})
+        name = metadata.get("name", "")
+        if kind == "DELETED":
+            return self._seen.pop(name, None) is not None
+        facts = (dict(metadata.get("labels") or {}), list(node.get("status", {}).get("addresses") or ()))
+        if self._seen.get(name) == facts:
+            return False
+        self._seen[name] = facts
+        return True
+
+
+def registry(wake: Callable[[], None]) -> kopf.OperatorRegistry:
+    """The handlers: every one of them wakes the loop."""
+    found = kopf.OperatorRegistry()
+    nodes = NodeFilter()
+
+    def woken(**_: object) -> None:
+        wake()
+
+    def node_woken(type: str | None, body: kopf.Body, **_: object) -> None:  # noqa: A002 (kopf's name)
+        if nodes.changed(type, body):
+            wake()
+
+    kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=found, id="virtual-service")(woken)
+    kopf.on.event(names.GROUP, names.VERSION, names.CLASS_PLURAL, registry=found, id="class")(woken)
+    kopf.on.event("", "v1", "services", registry=found, id="service")(woken)
+    kopf.on.event("", "v1", "nodes", registry=found, id="node")(node_woken)
+    return found
+
+
+def operator_settings() -> kopf.OperatorSettings:
+    """kopf's own settings: the fewest rights, and no watch that stays silent for ever."""
+    settings = kopf.OperatorSettings()
+    settings.scanning.disabled = True  # would list CRDs and namespaces of the whole cluster
+    settings.posting.enabled = False
+    settings.watching.server_timeout = 240
+    settings.watching.client_timeout = 270
+    settings.watching.connect_timeout = 10
+    return settings
