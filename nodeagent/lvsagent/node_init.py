@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.
         if vips and not fatal and not failures and not arguments.check:
             failures += _add_addresses(originals, boot, vips)
         done = "verified: " + ", ".join(f"{key}={value}" for key, value in wanted.items())
-        return _report(failures, done) or int(fatal)
+        return 1 if _report(failures, "" if fatal else done) or fatal else 0
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         print(f"error: {error.strerror or error}{where}", file=sys.stderr)
@@ -85,7 +85,7 @@ def _parse(argv: Sequence[str] | None, environment: Mapping[str, str]) -> argpar
 def _report(failures: Sequence[OperationFailed], done: str) -> int:
     for failure in failures:
         print(f"error: {failure.message}", file=sys.stderr)
-    if not failures:
+    if done and not failures:
         print(done)
     return int(bool(failures))
 

@@ -32,11 +32,12 @@ from lvsapi.model import (
     VirtualRouter,
     VirtualServer,
 )
+from lvsapi.status import ConditionType, Reason
 
 MH_FLAGS = int(ServiceFlag.SCHED1 | ServiceFlag.SCHED2)
 """mh-fallback and mh-port."""
-CONDITION = "Programmed"
-ADDRESS_IN_USE = "AddressInUse"
+CONDITION = ConditionType.PROGRAMMED
+ADDRESS_OF_NODE = Reason.ADDRESS_OF_NODE
 NO_INTERFACE = "NoInterface"
 FAMILY_NOT_ELECTED = "AddressFamilyNotElected"
 
@@ -99,7 +100,7 @@ def _in_use(
         f"spec.addresses: {address} is an address of node {facts.node} ({interface}):"
         " choose one that no host uses, or remove it from the interface"
     )
-    return (Problem(key=key, condition=CONDITION, reason=ADDRESS_IN_USE, message=message) for key in holders[address])
+    return (Problem(key=key, condition=CONDITION, reason=ADDRESS_OF_NODE, message=message) for key in holders[address])
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,155 @@
+"""Stopping after any operation is safe, and planning again from there arrives."""
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lvsagent.core.diff import Op, Owned, ReinsertDestination, SetSysctl, apply, claim, diff
+from lvsagent.core.state import Destination, ForwardMethod, KernelState, Service, ServiceKey
+from lvsagent.core.sysctl import EXPIRE_NODEST_CONN, REQUIRED
+from lvsapi.model import Protocol
+
+pytestmark = pytest.mark.sim
+ADDRESSES = [ip_address(f"10.0.0.{n}") for n in (1, 2)] + [ip_address("fd00::1")]
+KEYS = [ServiceKey(address, Protocol.TCP, port) for address in ADDRESSES for port in (80, 443)]
+FOREIGN = ServiceKey(ip_address("10.9.9.9"), Protocol.TCP, 80)
+
+
+@st.composite
+def services(draw: st.DrawFn, key: ServiceKey, *, canonical: bool) -> Service:
+    numbers = draw(st.lists(st.integers(1, 6), unique=True, max_size=6))
+    destinations = [
+        Destination(
+            ip_address(f"10.244.0.{number}"),
+            8080,
+            draw(st.sampled_from((ForwardMethod.MASQUERADE, ForwardMethod.DIRECT_ROUTE))),
+            draw(st.integers(0, 2)),
+        )
+        for number in (sorted(numbers) if canonical else numbers)
+    ]
+    schedulers = [("mh", 0x18), ("rr", 0)] if canonical else [("mh", 0x18), ("rr", 0), ("none", 0x18), ("wlc", 1)]
+    scheduler, flags = draw(st.sampled_from(schedulers))
+    return Service(key=key, scheduler=scheduler, flags=flags, destinations=tuple(destinations))
+
+
+@st.composite
+def states(draw: st.DrawFn, *, wanted: bool) -> KernelState:
+    keys = draw(st.lists(st.sampled_from(KEYS), unique=True))
+    found = {key: draw(services(key, canonical=wanted)) for key in keys}
+    if wanted:
+        return KernelState(services=found, loopback=frozenset(k.address for k in keys), sysctls=REQUIRED)
+    found[FOREIGN] = draw(services(FOREIGN, canonical=False))
+    loopback = frozenset(draw(st.lists(st.sampled_from([*ADDRESSES, FOREIGN.address]))))
+    sysctls = {key: draw(st.sampled_from("0128")) for key in draw(st.sets(st.sampled_from(sorted(REQUIRED))))}
+    return KernelState(services=found, loopback=loopback, sysctls=sysctls)
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> tuple[KernelState, KernelState, Owned]:
+    have = draw(states(wanted=False))
+    owned = Owned(
+        services=frozenset(draw(st.lists(st.sampled_from(KEYS)))),
+        loopback=frozenset(draw(st.lists(st.sampled_from(ADDRESSES)))),
+    )
+    return draw(states(wanted=True)), have, owned
+
+
+def complete(want: KernelState, now: KernelState, key: ServiceKey) -> bool:
+    wanted, there = want.services[key], now.services.get(key)
+    return (
+        there is not None
+        and there.scheduler == wanted.scheduler
+        and set(wanted.destinations) <= set(there.destinations)
+    )
+
+
+def is_safe(want: KernelState, before: KernelState, now: KernelState, owned: Owned) -> bool:
+    """An address that came is complete and its sysctls are set; one that was there before kept what it served."""
+    for address in now.loopback - before.loopback:
+        if any(
+            now.sysctls.get(key) != value
+            for key, value in want.sysctls.items()
+            if key != "net/ipv4/conf/all/arp_ignore"
+        ):
+            return False
+        if not all(complete(want, now, key) for key in want.services if key.address == address):
+            return False
+    for key, served in before.services.items():
+        going = key.address in owned.loopback - want.loopback
+        if key.address in now.loopback and (key in want.services or going):
+            there = now.services.get(key)
+            if there is None:
+                return False
+            wanted = {d.key for d in (want.services.get(key) or served).destinations}
+            if not {d.key for d in served.destinations} & wanted <= {d.key for d in there.destinations}:
+                return False
+    return True
+
+
+def walk(state: KernelState, ops: tuple[Op, ...]) -> list[KernelState]:
+    found = [state]
+    for op in ops:
+        found.append(apply(found[-1], op))
+    return found
+
+
+@settings(max_examples=300, deadline=None)
+@given(situations())
+def test_every_prefix_is_safe_and_replanning_from_it_arrives(situation: tuple[KernelState, KernelState, Owned]) -> None:
+    want, have, before = situation
+    owned = claim(want, have, before)
+    first = diff(want, have, before)
+    prefixes = walk(have, first.ops)
+    end = prefixes[-1]
+    for now in prefixes:
+        assert is_safe(want, have, now, before)
+        # The record on disk is older than the kernel, never younger: claim was written first.
+        again = diff(want, now, owned)
+        assert again.conflicts == first.conflicts
+        assert walk(now, again.ops)[-1] == end
+
+
+@settings(max_examples=300, deadline=None)
+@given(situations())
+def test_the_end_is_what_was_wanted_and_a_second_diff_is_empty(
+    situation: tuple[KernelState, KernelState, Owned],
+) -> None:
+    want, have, before = situation
+    difference = diff(want, have, before)
+    end = walk(have, difference.ops)[-1]
+    assert diff(want, end, claim(want, have, before)).ops == ()
+    refused = {conflict.key for conflict in difference.conflicts}
+    for key, service in want.services.items():
+        if key not in refused:
+            there = end.services[key]
+            assert replace(there, destinations=()) == replace(service, destinations=())
+            assert sorted(there.destinations, key=str) == sorted(service.destinations, key=str)
+            assert service.scheduler != "mh" or there.destinations == service.destinations
+
+
+@settings(max_examples=300, deadline=None)
+@given(situations())
+def test_what_is_foreign_stays_as_it_was(situation: tuple[KernelState, KernelState, Owned]) -> None:
+    want, have, owned = situation
+    difference = diff(want, have, owned)
+    for now in walk(have, difference.ops):
+        for key, service in have.services.items():
+            if key not in owned.services and (
+                key not in want.services or any(c.key == key for c in difference.conflicts)
+            ):
+                assert now.services[key] == service
+        assert have.loopback - owned.loopback <= now.loopback
+
+
+@settings(max_examples=300, deadline=None)
+@given(situations())
+def test_connections_are_not_expired_while_destinations_move(situation: tuple[KernelState, KernelState, Owned]) -> None:
+    want, have, owned = situation
+    ops = diff(want, have, owned).ops
+    for op, now in zip(ops, walk(have, ops), strict=False):
+        assert not isinstance(op, ReinsertDestination) or now.sysctls[EXPIRE_NODEST_CONN] == "0"
+    moves = [op for op in ops if isinstance(op, ReinsertDestination)]
+    assert not moves or SetSysctl(EXPIRE_NODEST_CONN, "1") in ops

@@ -1,0 +1,255 @@
+"""From what the kernel has to what it shall have."""
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from lvsagent.core.diff import (
+    AddDestination,
+    AddLoopback,
+    AddService,
+    Conflict,
+    DeleteDestination,
+    DeleteLoopback,
+    DeleteService,
+    Difference,
+    EditDestination,
+    EditService,
+    Op,
+    Owned,
+    ReinsertDestination,
+    SetSysctl,
+    apply,
+    claim,
+    diff,
+    held_back,
+    release,
+    removal_brake,
+)
+from lvsagent.core.state import Destination, ForwardMethod, KernelState, Service, ServiceKey
+from lvsagent.core.sysctl import EXPIRE_NODEST_CONN
+from lvsapi.model import Protocol
+
+pytestmark = pytest.mark.unit
+VIP = ip_address("10.0.0.200")
+KEY = ServiceKey(VIP, Protocol.TCP, 80)
+OTHER = ServiceKey(ip_address("10.0.0.201"), Protocol.TCP, 80)
+OURS = Owned(services=frozenset({KEY, OTHER}), loopback=frozenset({VIP, OTHER.address}))
+
+
+def destination(number: int, weight: int = 1, method: ForwardMethod = ForwardMethod.DIRECT_ROUTE) -> Destination:
+    return Destination(ip_address(f"10.244.0.{number}"), 8080, method, weight)
+
+
+def service(*destinations: Destination, scheduler: str = "mh", flags: int = 0x18, key: ServiceKey = KEY) -> Service:
+    return Service(key=key, scheduler=scheduler, flags=flags, destinations=destinations)
+
+
+def state(*services: Service, loopback: bool = True, **sysctls: str) -> KernelState:
+    found = {one.key: one for one in services}
+    return KernelState(
+        services=found, loopback=frozenset(key.address for key in found) if loopback else frozenset(), sysctls=sysctls
+    )
+
+
+EMPTY = KernelState()
+
+
+def run(have: KernelState, difference: Difference) -> KernelState:
+    for op in difference.ops:
+        have = apply(have, op)
+    return have
+
+
+def test_a_new_mh_service_gets_its_scheduler_after_its_destinations_and_its_address_last() -> None:
+    want = state(service(destination(1), destination(2)), key="1")
+    assert diff(want, EMPTY, OURS).ops == (
+        SetSysctl("key", "1"),
+        AddService(KEY, "none", 0x18),
+        AddDestination(KEY, destination(1)),
+        AddDestination(KEY, destination(2)),
+        EditService(KEY, "mh", 0x18),
+        AddLoopback(VIP),
+    )
+
+
+def test_a_new_service_of_another_scheduler_needs_no_second_step() -> None:
+    want = state(service(destination(1), scheduler="rr", flags=0))
+    assert diff(want, EMPTY, OURS).ops == (
+        AddService(KEY, "rr", 0),
+        AddDestination(KEY, destination(1)),
+        AddLoopback(VIP),
+    )
+
+
+def test_a_destination_that_starts_drained_has_been_at_weight_1() -> None:
+    want = state(service(destination(1, weight=0), scheduler="rr", flags=0))
+    assert diff(want, EMPTY, OURS).ops[1:3] == (
+        AddDestination(KEY, destination(1)),
+        EditDestination(KEY, destination(1, weight=0)),
+    )
+
+
+def test_nothing_to_do_is_nothing() -> None:
+    want = state(service(destination(1)), arp="1")
+    assert diff(want, want, OURS) == Difference(ops=())
+
+
+def test_destinations_are_added_and_edited_before_others_are_deleted() -> None:
+    have = state(service(destination(1), destination(2)))
+    want = state(service(destination(2, weight=0), destination(3)))
+    assert diff(want, have, OURS).ops == (
+        EditDestination(KEY, destination(2, weight=0)),
+        AddDestination(KEY, destination(3)),
+        DeleteDestination(KEY, destination(1)),
+    )
+
+
+@pytest.mark.parametrize("scheduler", ["mh", "sh"])
+def test_a_destination_that_belongs_before_others_moves_them_behind_it_with_their_connections(scheduler: str) -> None:
+    have = state(service(destination(1), destination(3), destination(4), scheduler=scheduler))
+    want = state(service(destination(1), destination(2), destination(3), destination(4), scheduler=scheduler))
+    difference = diff(want, have, OURS)
+    assert difference.ops == (
+        AddDestination(KEY, destination(2)),
+        SetSysctl(EXPIRE_NODEST_CONN, "0"),
+        ReinsertDestination(KEY, destination(3)),
+        ReinsertDestination(KEY, destination(4)),
+        SetSysctl(EXPIRE_NODEST_CONN, "1"),
+    )
+    assert run(have, difference).services == want.services
+
+
+def test_the_order_does_not_matter_to_other_schedulers() -> None:
+    have = state(service(destination(1), destination(3), scheduler="rr", flags=0))
+    want = state(service(destination(1), destination(2), destination(3), scheduler="rr", flags=0))
+    assert diff(want, have, OURS).ops == (AddDestination(KEY, destination(2)),)
+
+
+def test_a_destination_that_becomes_local_is_edited_in_place() -> None:
+    local = destination(1, method=ForwardMethod.MASQUERADE)
+    assert diff(state(service(local)), state(service(destination(1))), OURS).ops == (EditDestination(KEY, local),)
+
+
+def test_our_service_changes_its_scheduler_in_place_after_its_destinations() -> None:
+    have = state(service(destination(1), scheduler="none"))
+    want = state(service(destination(1), destination(2)))
+    assert diff(want, have, OURS).ops == (AddDestination(KEY, destination(2)), EditService(KEY, "mh", 0x18))
+
+
+def test_a_removal_takes_the_address_first_and_the_service_last() -> None:
+    have = state(service(destination(1)), service(destination(1), key=OTHER))
+    want = state(service(destination(1), destination(2), key=OTHER))
+    assert diff(want, have, OURS).ops == (
+        DeleteLoopback(VIP),
+        AddDestination(OTHER, destination(2)),
+        DeleteService(KEY),
+    )
+
+
+def test_what_is_not_ours_stays() -> None:
+    have = state(service(destination(1), scheduler="wlc"), service(destination(9), key=OTHER))
+    assert diff(EMPTY, have, Owned()) == Difference(ops=())
+
+
+def test_a_foreign_service_at_our_place_is_a_conflict_and_its_address_stays_away() -> None:
+    foreign = service(destination(9), scheduler="wlc", flags=0)
+    want = state(service(destination(1)), service(destination(2), key=OTHER))
+    difference = diff(want, state(foreign, loopback=False), Owned())
+    assert difference.conflicts == (Conflict(key=KEY, scheduler="wlc", flags=0),)
+    assert {op.service for op in difference.ops if not isinstance(op, AddLoopback | SetSysctl | DeleteLoopback)} == {
+        OTHER
+    }
+    assert [op for op in difference.ops if isinstance(op, AddLoopback)] == [AddLoopback(OTHER.address)]
+    for word in ("TCP 10.0.0.200:80", "wlc", "not ours", "ipvsadm"):
+        assert word in str(difference.conflicts[0])
+
+
+def test_a_foreign_service_of_our_kind_is_adopted() -> None:
+    have = state(service(destination(1)))
+    assert diff(state(service(destination(1))), have, Owned()) == Difference(ops=())
+
+
+def test_what_is_claimed_before_writing_is_what_will_be_written_and_not_what_was_there() -> None:
+    foreign = service(destination(9), scheduler="wlc", flags=0)
+    have = replace(state(foreign), loopback=frozenset({OTHER.address}))
+    want = state(service(destination(1)), service(destination(2), key=OTHER))
+    claimed = claim(want, have, Owned())
+    assert claimed == Owned(services=frozenset({OTHER}), loopback=frozenset({VIP}))
+    assert release(claimed, EMPTY, EMPTY) == Owned()
+    assert release(claimed, want, EMPTY) == claimed
+
+
+@pytest.mark.parametrize(
+    ("op", "failed", "held"),
+    [
+        (AddLoopback(VIP), AddDestination(KEY, destination(1)), True),
+        (AddLoopback(VIP), AddDestination(OTHER, destination(1)), False),
+        (AddLoopback(VIP), SetSysctl("arp", "1"), True),
+        (AddLoopback(VIP), DeleteLoopback(VIP), False),
+        (DeleteService(KEY), DeleteLoopback(VIP), True),
+        (DeleteService(OTHER), DeleteLoopback(VIP), False),
+        (ReinsertDestination(KEY, destination(1)), SetSysctl(EXPIRE_NODEST_CONN, "0"), True),
+        (ReinsertDestination(KEY, destination(1)), SetSysctl("other", "0"), False),
+        (AddService(KEY, "mh", 0), SetSysctl("arp", "1"), False),
+    ],
+)
+def test_what_would_break_the_invariant_after_a_failure_is_held_back(op: Op, failed: Op, held: bool) -> None:
+    assert held_back(op, [failed]) is held
+
+
+def many(count: int, per_service: int = 1) -> KernelState:
+    keys = [ServiceKey(ip_address(f"10.0.1.{n}"), Protocol.TCP, 80) for n in range(1, count + 1)]
+    return state(*(service(*(destination(d + 1) for d in range(per_service)), key=key) for key in keys))
+
+
+@pytest.mark.parametrize(("gone", "brakes"), [(3, False), (4, False), (5, True), (8, True)])
+def test_the_brake_holds_a_step_that_removes_more_than_half_of_the_services(gone: int, brakes: bool) -> None:
+    have = many(8)
+    owned = Owned(services=frozenset(have.services), loopback=have.loopback)
+    ops = [DeleteService(key) for key in list(have.services)[:gone]]
+    brake = removal_brake(ops, have, owned)
+    assert bool(brake) is brakes
+    if brake:
+        assert str(brake) == f"would remove {gone} of 8 services in one step"
+
+
+def test_the_brake_lets_the_user_delete_the_few_that_there_are() -> None:
+    have = many(3)
+    assert (
+        removal_brake([DeleteService(k) for k in have.services], have, Owned(services=frozenset(have.services))) is None
+    )
+
+
+def test_the_brake_counts_destinations_that_were_not_drained() -> None:
+    have = state(service(*(destination(n) for n in range(1, 9))))
+    ops = [DeleteDestination(KEY, destination(n)) for n in range(1, 6)]
+    brake = removal_brake(ops, have, OURS)
+    assert brake
+    assert (brake.removed, brake.total, brake.what) == (5, 8, "destinations")
+    drained = state(service(*(destination(n, weight=0 if n < 6 else 1) for n in range(1, 9))))
+    assert removal_brake(ops, drained, OURS) is None
+
+
+def test_the_brake_ignores_what_is_not_ours() -> None:
+    have = many(8)
+    assert removal_brake([DeleteService(key) for key in have.services], have, Owned()) is None
+
+
+@pytest.mark.parametrize(
+    ("op", "error"),
+    [
+        (AddLoopback(VIP), ValueError),
+        (AddService(KEY, "mh", 0), ValueError),
+        (AddDestination(KEY, destination(1)), ValueError),
+        (DeleteLoopback(OTHER.address), KeyError),
+        (EditService(OTHER, "mh", 0), KeyError),
+        (DeleteService(OTHER), KeyError),
+        (EditDestination(KEY, destination(2)), KeyError),
+        (AddDestination(OTHER, destination(2)), KeyError),
+    ],
+)
+def test_the_model_refuses_what_the_kernel_refuses(op: Op, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        apply(state(service(destination(1))), op)

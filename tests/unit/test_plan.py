@@ -1,0 +1,215 @@
+"""What one node's kernel shall hold."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface
+
+import pytest
+
+from lvsagent.core.plan import NodePlan, plan
+from lvsagent.core.state import ForwardMethod, Interface, NodeFacts, Service, ServiceKey
+from lvsagent.core.sysctl import REQUIRED
+from lvsapi.model import (
+    Backend,
+    Director,
+    Forwarding,
+    ObjectKey,
+    Protocol,
+    Resolved,
+    Scheduler,
+    VirtualRouter,
+    VirtualServer,
+    VrrpSettings,
+)
+
+pytestmark = pytest.mark.unit
+VIP = ip_address("10.0.0.200")
+WEB = ObjectKey("default", "web")
+KEY = ServiceKey(VIP, Protocol.TCP, 80)
+M, T, D = ForwardMethod.MASQUERADE, ForwardMethod.TUNNEL, ForwardMethod.DIRECT_ROUTE
+
+
+def interface(name: str, *addresses: str, index: int = 2) -> Interface:
+    return Interface(
+        name=name, index=index, mac="02:00:00:00:00:01", up=True, addresses=tuple(map(ip_interface, addresses))
+    )
+
+
+LO = interface("lo", "127.0.0.1/8", index=1)
+
+
+def facts(*interfaces: Interface, node: str = "n1", default: Mapping[int, str] | None = None) -> NodeFacts:
+    cards = interfaces or (interface("eth0", "10.0.0.21/24"), interface("cni0", "10.244.1.1/24", index=3))
+    return NodeFacts(node=node, interfaces=(LO, *cards), default_interface=default or {})
+
+
+def backend(address: str, node: str | None, *, host: bool = False, weight: int = 1) -> Backend:
+    return Backend(address=ip_address(address), port=8080, weight=weight, node=node, host_network=host)
+
+
+PODS = (backend("10.244.1.11", "n1"), backend("10.244.2.11", "n2", weight=0))
+
+
+def server(**changes: object) -> VirtualServer:
+    base = VirtualServer(
+        owner=WEB,
+        address=VIP,
+        protocol=Protocol.TCP,
+        port=80,
+        scheduler=Scheduler.MH,
+        forwarding=Forwarding.DIRECT_ROUTING,
+        backends=PODS,
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def router(**changes: object) -> VirtualRouter:
+    base = VirtualRouter(
+        class_name="default",
+        virtual_router_id=200,
+        family=4,
+        addresses=(VIP,),
+        owners=(WEB,),
+        directors=(Director(node="n1", priority=250), Director(node="n2", priority=240)),
+        interface="",
+        vip_interface="",
+        vip_prefix_length=None,
+        vrrp=VrrpSettings(),
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def planned(
+    server: VirtualServer, node: NodeFacts | None = None, router: VirtualRouter | None = None, active: bool = False
+) -> NodePlan:
+    routers = (router,) if router else ()
+    resolved = Resolved(servers=(server,), routers=routers, problems=())
+    return plan(resolved, node or facts(), frozenset({"default/200/v4"}) if active else frozenset())
+
+
+def only(result: NodePlan) -> Service:
+    (service,) = result.state.services.values()
+    return service
+
+
+def test_a_local_pod_is_masqueraded_and_a_remote_one_reached_by_direct_routing() -> None:
+    service = only(planned(server()))
+    assert [(str(d.address), d.port, d.method, d.weight) for d in service.destinations] == [
+        ("10.244.1.11", 8080, M, 1),
+        ("10.244.2.11", 8080, D, 0),
+    ]
+    assert (service.key, service.scheduler, service.flags) == (KEY, "mh", 0x18)
+
+
+def test_every_node_has_the_same_mh_destinations_in_the_same_order_and_the_vip_on_lo() -> None:
+    plans = [planned(server(), facts(node=node), router(), active=node == "n1") for node in ("n1", "n2", "n3")]
+    assert len({tuple(d.key for d in only(p).destinations) for p in plans}) == 1
+    assert {p.state.loopback for p in plans} == {frozenset({VIP})}
+    assert all(p.state.sysctls == REQUIRED for p in plans)
+
+
+@pytest.mark.parametrize("scheduler", [s for s in Scheduler if s is not Scheduler.MH])
+def test_other_schedulers_hold_all_destinations_on_the_active_only(scheduler: Scheduler) -> None:
+    backup = only(planned(server(scheduler=scheduler), router=router()))
+    active = only(planned(server(scheduler=scheduler), router=router(), active=True))
+    assert [str(d.address) for d in backup.destinations] == ["10.244.1.11"]
+    assert len(active.destinations) == 2
+    assert (backup.scheduler, backup.flags) == (scheduler, 0)
+
+
+@pytest.mark.parametrize(
+    ("forwarding", "here", "there", "host_here"),
+    [(Forwarding.DIRECT_ROUTING, M, D, D), (Forwarding.MASQUERADE, M, M, M), (Forwarding.TUNNEL, T, T, T)],
+)
+def test_the_forwarding_method_is_honoured(
+    forwarding: Forwarding, here: ForwardMethod, there: ForwardMethod, host_here: ForwardMethod
+) -> None:
+    backends = (*PODS, backend("10.0.0.21", "n1", host=True))
+    service = only(planned(server(forwarding=forwarding, backends=backends)))
+    assert [d.method for d in service.destinations] == [here, there, host_here]
+
+
+def test_a_real_server_that_is_this_node_counts_as_local() -> None:
+    backends = (backend("10.0.0.21", None, host=True), backend("10.0.0.22", None, host=True))
+    service = only(planned(server(scheduler=Scheduler.RR, backends=backends)))
+    assert [str(d.address) for d in service.destinations] == ["10.0.0.21"]
+
+
+def test_a_director_takes_part_on_the_interface_whose_network_holds_the_vip() -> None:
+    (config,) = planned(server(), router=router()).routers
+    assert (config.interface, config.vip_interface) == ("eth0", "eth0")
+    assert config.addresses == ("10.0.0.200/32",)
+    assert (config.priority, config.virtual_router_id, config.advertisement_interval_ms) == (250, 200, 100)
+    assert not config.ready
+
+
+def test_a_node_that_is_no_director_has_the_table_but_no_router() -> None:
+    result = planned(server(), facts(node="n3"), router())
+    assert result.routers == ()
+    assert result.problems == ()
+    assert result.state.services
+
+
+def test_the_smallest_network_that_holds_the_vip_wins_and_host_addresses_do_not_count() -> None:
+    node = facts(
+        interface("wide", "10.0.0.1/8"), interface("eth1", "10.0.0.2/24", index=3), interface("dummy", "10.0.0.9/32")
+    )
+    assert planned(server(), node, router()).routers[0].interface == "eth1"
+
+
+def test_without_a_fitting_network_the_default_route_decides() -> None:
+    node = facts(interface("eth7", "192.168.1.1/24"), default={4: "eth7"})
+    assert planned(server(), node, router()).routers[0].interface == "eth7"
+
+
+def test_without_any_interface_the_problem_names_address_node_and_field() -> None:
+    result = planned(server(), facts(interface("eth7", "192.168.1.1/24")), router())
+    assert result.routers == ()
+    (problem,) = result.problems
+    assert (problem.key, problem.reason) == (WEB, "NoInterface")
+    for word in ("10.0.0.200", "n1", "spec.interface", "VirtualServiceClass default"):
+        assert word in problem.message
+
+
+def test_the_class_may_name_both_interfaces() -> None:
+    (config,) = planned(server(), router=router(interface="cni0", vip_interface="eth0", vip_prefix_length=24)).routers
+    assert (config.interface, config.vip_interface, config.addresses) == ("cni0", "eth0", ("10.0.0.200/24",))
+
+
+@pytest.mark.parametrize("field", ["interface", "vip_interface"])
+def test_an_interface_that_does_not_exist_is_named(field: str) -> None:
+    result = planned(server(), router=router(**{field: "bond7"}))
+    assert result.routers == ()
+    (problem,) = result.problems
+    assert "bond7" in problem.message
+    assert {"interface": "spec.interface", "vip_interface": "spec.vipInterface"}[field] in problem.message
+
+
+def test_an_address_of_the_node_itself_is_refused_and_nothing_of_it_is_planned() -> None:
+    result = planned(server(address=ip_address("10.0.0.21")), router=router(addresses=(ip_address("10.0.0.21"),)))
+    assert not result.state.services
+    assert not result.state.loopback
+    assert result.routers == ()
+    (problem,) = result.problems
+    assert (problem.key, problem.condition, problem.reason) == (WEB, "Programmed", "AddressOfNode")
+    for word in ("spec.addresses", "10.0.0.21", "n1", "eth0"):
+        assert word in problem.message
+
+
+def test_the_other_addresses_of_the_router_stay() -> None:
+    result = planned(server(), router=router(addresses=(ip_address("10.0.0.21"), VIP)))
+    assert result.routers[0].addresses == ("10.0.0.200/32",)
+    assert [p.reason for p in result.problems] == ["AddressOfNode"]
+
+
+def test_the_vip_on_lo_is_no_address_of_the_node() -> None:
+    node = NodeFacts(node="n1", interfaces=(interface("lo", "10.0.0.200/32"), interface("eth0", "10.0.0.21/24")))
+    assert planned(server(), node, router()).problems == ()
+
+
+def test_ipv6_tables_are_planned_and_the_missing_election_is_said() -> None:
+    vip = ip_address("fd00::200")
+    result = planned(server(address=vip, backends=()), router=router(family=6, addresses=(vip,)))
+    assert result.state.loopback == {vip}
+    assert result.routers == ()
+    assert [p.reason for p in result.problems] == ["AddressFamilyNotElected"]
