@@ -1,0 +1,216 @@
+"""The rig from the command line: ``PYTHONPATH=tests python -m rig help``."""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rig import remote, shell
+from rig.cluster import Cluster, cluster
+from rig.errors import CommandFailed, RigError
+
+Handler = Callable[[Cluster, list[str]], int]
+
+COMMANDS = """\
+  tools                      install the Debian packages that the rig and the tests use
+  build                      build everything that is cached (kernel, Kubernetes, images) now
+  guest [-m 1G] [-c 2] -- COMMAND…   one command in one kernel with ip_vs, over this machine's files
+  image                      build the project's images; prints their archives
+  up [--nodes 3] [--images A.tar,B.tar] [--wait-owner]   a real Kubernetes; --images none: without the project's images
+  down | status | kubeconfig | kubectl ARGUMENTS…
+  crash N | boot N | freeze N | thaw N | cut N in|out|both | heal N | freeze-api | thaw-api
+  node N COMMAND…            in the node's own namespaces
+  client COMMAND…            on a host of the nodes' LAN
+  load A.tar…                OCI archives into every node
+  dump DIR                   logs, objects and tables
+Environment: LVS_RIG=guests|kind, LVS_RIG_NAME, LVS_RIG_PROXY=nftables|iptables|ipvs, LVS_NODE_MEMORY=2G, LVS_CACHE, LVS_RUN."""
+
+
+def node_of(text: str) -> str:
+    """``2`` and ``node2`` are node2."""
+    return text if text.startswith("node") else f"node{text}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Answers the exit status."""
+    name, rest = (arguments[0], list(arguments[1:])) if arguments else ("help", [])
+    if name in ("help", "-h", "--help"):
+        print(f"usage: python -m rig COMMAND\n{COMMANDS}")
+        return 0
+    if name in BUILDERS:
+        return BUILDERS[name](rest)
+    if name in ON_CLUSTER:
+        return ON_CLUSTER[name](cluster(), rest)
+    raise RigError(f"{name!r} is not a command of the rig; there are:\n{COMMANDS}")
+
+
+def _tools(rest: list[str]) -> int:
+    from rig import apt
+
+    apt.install()
+    return 0
+
+
+def _build(rest: list[str]) -> int:
+    from rig import apt, image
+    from rig.build_kernel import kernel
+    from rig.build_kubernetes import kubernetes
+    from rig.small_images import pause, web
+
+    apt.install()
+    for thing in (kernel, kubernetes, pause, web, image.images):
+        print(thing())
+    return 0
+
+
+def _guest(rest: list[str]) -> int:
+    from rig import guest
+    from rig.build_kernel import kernel
+
+    parser = argparse.ArgumentParser(prog="python -m rig guest")
+    parser.add_argument("-m", "--memory", default="1G")
+    parser.add_argument("-c", "--cpus", type=int, default=2)
+    parser.add_argument("-t", "--timeout", type=float, help="seconds")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    options = parser.parse_args(rest)
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if not command:
+        parser.error("a COMMAND is missing")
+    linux = kernel() / "linux"
+    return guest.run(linux, command, memory=options.memory, cpus=options.cpus, timeout=options.timeout)
+
+
+def _image(rest: list[str]) -> int:
+    from rig import image
+
+    for archive in image.images():
+        print(archive)
+    return 0
+
+
+def _up(one: Cluster, rest: list[str]) -> int:
+    from rig import image
+    from rig.small_images import web
+
+    parser = argparse.ArgumentParser(prog="python -m rig up")
+    parser.add_argument("--nodes", type=int, default=3)
+    parser.add_argument("--images", help="OCI archives, separated by commas; none: no images")
+    options = parser.parse_args(rest)
+    if options.images == "none":
+        archives = []
+    elif options.images:
+        archives = [Path(path) for path in options.images.split(",")]
+    else:
+        archives = [*image.images(), web()]
+    started = time.monotonic()
+    one.load_images(archives)
+    one.up(options.nodes, owned=False)
+    print(f"{one.name}: {', '.join(one.nodes)} are Ready after {time.monotonic() - started:.1f} s")
+    print(f"export KUBECONFIG={one.kubeconfig}")
+    return 0
+
+
+def _status(one: Cluster, rest: list[str]) -> int:
+    print(one.kubectl("get", "nodes", "-o", "wide"), end="")
+    return 0
+
+
+def _kubectl(one: Cluster, rest: list[str]) -> int:
+    stdin = sys.stdin.read() if "-" in rest and not sys.stdin.isatty() else None
+    print(one.kubectl(*rest, stdin=stdin, timeout=3600), end="")
+    return 0
+
+
+def _node(one: Cluster, rest: list[str]) -> int:
+    stream = getattr(one, "stream", None)
+    if stream is not None:
+        return int(stream(node_of(rest[0]), rest[1:]))
+    remote.to_stdout(one.on_node(node_of(rest[0]), rest[1:], timeout=3600).encode())
+    return 0
+
+
+def _client(one: Cluster, rest: list[str]) -> int:
+    return one.client_popen(rest).wait()
+
+
+def _cut(one: Cluster, rest: list[str]) -> int:
+    direction = rest[1] if len(rest) > 1 else "both"
+    if direction not in ("in", "out", "both"):
+        raise RigError(f"cut {rest[0]} {direction}: choose in, out or both")
+    one.cut(node_of(rest[0]), direction)
+    return 0
+
+
+def _call(method: str, wants_node: bool = False) -> Handler:
+    def handle(one: Cluster, rest: list[str]) -> int:
+        getattr(one, method)(*([node_of(rest[0])] if wants_node else []))
+        return 0
+
+    return handle
+
+
+def _load(one: Cluster, rest: list[str]) -> int:
+    one.load_images([Path(path) for path in rest])
+    return 0
+
+
+def _dump(one: Cluster, rest: list[str]) -> int:
+    one.dump(Path(rest[0]))
+    return 0
+
+
+def _kubeconfig(one: Cluster, rest: list[str]) -> int:
+    print(one.kubeconfig)
+    return 0
+
+
+BUILDERS: dict[str, Callable[[list[str]], int]] = {
+    "tools": _tools,
+    "build": _build,
+    "guest": _guest,
+    "image": _image,
+}
+ON_CLUSTER: dict[str, Handler] = {
+    "up": _up,
+    "down": _call("down"),
+    "status": _status,
+    "kubeconfig": _kubeconfig,
+    "kubectl": _kubectl,
+    "crash": _call("crash", True),
+    "boot": _call("boot", True),
+    "freeze": _call("freeze", True),
+    "thaw": _call("thaw", True),
+    "cut": _cut,
+    "heal": _call("heal", True),
+    "freeze-api": _call("freeze_api"),
+    "thaw-api": _call("thaw_api"),
+    "node": _node,
+    "client": _client,
+    "load": _load,
+    "dump": _dump,
+}
+
+
+def run() -> int:
+    """main() with messages instead of tracebacks."""
+    os.environ["PATH"] = shell.SEARCH_PATH
+    try:
+        return main(sys.argv[1:])
+    except CommandFailed as failed:
+        print(failed, file=sys.stderr)
+        return failed.status or 1
+    except (RigError, ValueError, subprocess.TimeoutExpired) as error:
+        print(f"rig: {error}", file=sys.stderr)
+        return 1
+    except IndexError:
+        print(f"rig: {' '.join(sys.argv[1:])}: an argument is missing\n{COMMANDS}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(run())

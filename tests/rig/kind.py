@@ -1,0 +1,3 @@
+"""stub until below"""
+class Kind:
+    def __init__(self, name, proxy): ...
