@@ -60,6 +60,10 @@ def run(settings: Settings) -> int:
         thread.start()
     try:
         kopf.run(registry=registry(loop.wake), settings=operator_settings(), standalone=True, clusterwide=True)
+    except Exception as error:
+        # kopf ends by design after a minute without an answer. Nothing waits for the operator; the kubelet starts it again.
+        log.critical("kopf gave up watching: %s: %s", type(error).__name__, error)
+        return 1
     finally:
         loop.stop()
         threads[0].join(10)

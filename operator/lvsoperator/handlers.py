@@ -43,6 +43,10 @@ def registry(wake: Callable[[], None]) -> kopf.OperatorRegistry:
         if nodes.changed(type, body):
             wake()
 
+    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+    kopf.on.login(registry=found)(login)
     kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=found, id="virtual-service")(woken)
     kopf.on.event(names.GROUP, names.VERSION, names.CLASS_PLURAL, registry=found, id="class")(woken)
     kopf.on.event("", "v1", "services", registry=found, id="service")(woken)
