@@ -103,7 +103,8 @@ class ElectionHost:
         return fresh
 
     def statistics(self) -> ipc.Statistics:
-        """The next Statistics."""
+        """The next Statistics, not one that waits already."""
+        self.read()
         end = time.monotonic() + 3
         while time.monotonic() < end:
             for message in self.read(0.05):

@@ -148,9 +148,10 @@ class Lan:
         return Sniffer(packet_socket)
 
     def addresses(self, host: str, interface: str = "eth0") -> list[str]:
-        """Addresses on the interface, with prefix length."""
+        """Addresses on the interface, with prefix length, without the IPv6 link-local one."""
         lines = self.run(host, ["ip", "-oneline", "address", "show", "dev", interface], check=False).splitlines()
-        return [line.split()[3] for line in lines if " inet" in line]
+        found = [line.split()[3] for line in lines if " inet" in line]
+        return [address for address in found if not address.startswith("fe80:")]
 
     def mac(self, host: str) -> str:
         """Hardware address of the host's ``eth0``."""

@@ -2,13 +2,18 @@
 
 import contextlib
 import signal
+import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.net import keepalived
 from tests.net.election_host import VIP, ElectionHost, Probe, router
-from tests.net.lan import Lan
+from tests.net.lan import CommandFailed, Lan
+
+from lvsagent.vrrp import arp
 
 pytestmark = pytest.mark.net
 
@@ -73,3 +78,148 @@ def test_the_kernel_takes_the_address_of_a_process_that_is_killed_or_frozen(lab:
     lab.dr2.await_holding(timeout=1)
     lab.dr1.await_holding(False, timeout=3)
     lab.probe.await_answer(timeout=0.5)
+
+
+def test_the_higher_priority_takes_back_what_it_served_when_it_returns(lab: Lab) -> None:
+    lab.lan.cut("dr1")
+    lab.dr2.await_holding()
+    begin = time.monotonic()
+    lab.lan.heal("dr1")
+    lab.dr2.await_holding(False)
+    assert lab.dr1.holds()
+    lab.probe.await_answer()
+    time.sleep(0.3)
+    assert lab.probe.gap(begin) <= 0.3
+    assert lab.dr2.transitions() == ["startup", "active_silent", "higher_priority"]
+
+
+def test_a_restarted_process_waits_its_turn_and_takes_back(lab: Lab) -> None:
+    lab.dr1.signal(signal.SIGKILL)
+    lab.dr2.await_holding()
+    lab.dr1.start()
+    lab.dr2.await_holding(False)
+    lab.dr1.await_holding()
+    assert "runs by the wish kept on disk" in lab.dr1.log
+
+
+def test_a_frozen_process_that_wakes_up_says_nothing_before_it_has_listened(lab: Lab) -> None:
+    lab.dr1.signal(signal.SIGSTOP)
+    lab.dr2.await_holding()
+    lab.dr1.await_holding(False)
+    sniffer = lab.lan.sniff("dr1")
+    lab.dr1.signal(signal.SIGCONT)
+    mac = bytes.fromhex(lab.lan.mac("dr1").replace(":", ""))
+    spoke = next(at for at, frame in sniffer.frames(0.8) if frame[6:12] == mac and frame[23] == 112)
+    first = sniffer.seen[0][0]
+    assert spoke - first >= 0.2
+    assert "late_timer" in lab.dr1.transitions()
+
+
+def test_an_address_that_somebody_deletes_is_put_back_at_once(lab: Lab) -> None:
+    begin = time.monotonic()
+    for _ in range(3):
+        lab.lan.run("dr1", ["ip", "address", "delete", f"{VIP}/32", "dev", "eth0"])
+        lab.dr1.await_holding(timeout=0.2)
+    lab.probe.await_answer()
+    assert lab.probe.gap(begin) <= 0.15
+    assert lab.dr1.transitions() == ["startup", "active_silent"]
+
+
+def test_a_claim_of_another_host_is_answered_with_an_announcement(lab: Lab) -> None:
+    thief = lab.lan.sniff("client")._socket
+    time.sleep(1.5)  # beyond the announcements of the take-over
+    before = lab.dr1.statistics().routers[0].announcements_sent
+    thief.send(arp.announcement(socket.inet_aton(VIP), bytes.fromhex("0200000000ff")))
+    lab.probe.await_answer()
+    assert lab.dr1.statistics().routers[0].announcements_sent == before + 1
+    assert "somebody claims the address" in lab.dr1.log
+
+
+def test_a_wish_changes_addresses_in_place_and_leaves_foreign_ones_alone(lab: Lab) -> None:
+    lab.lan.run("dr1", ["ip", "address", "add", "10.0.0.77/32", "dev", "eth0"])
+    lab.lan.run("dr1", ["ip", "address", "add", "10.0.0.202/32", "dev", "eth0"])
+    lab.dr1.configure(router(110, addresses=(f"{VIP}/32", "10.0.0.201/32", "10.0.0.202/32")))
+    assert lab.dr1.holds("10.0.0.201/32")
+    assert "not ours" in lab.dr1.log
+    lab.dr1.configure(router(110, addresses=("10.0.0.201/32",)))
+    assert sorted(lab.lan.addresses("dr1")) == ["10.0.0.11/24", "10.0.0.201/32", "10.0.0.202/32", "10.0.0.77/32"]
+    lab.dr1.configure()
+    assert sorted(lab.lan.addresses("dr1")) == ["10.0.0.11/24", "10.0.0.202/32", "10.0.0.77/32"]
+    assert lab.dr1.transitions() == ["startup", "active_silent", "shutdown"]
+    lab.dr2.await_holding()
+
+
+def test_a_router_that_is_not_ready_lets_go_and_comes_back_when_it_is(lab: Lab) -> None:
+    lab.dr1.configure(router(110, ready=False))
+    assert not lab.dr1.holds()
+    lab.dr2.await_holding(timeout=0.5)
+    lab.dr1.configure(router(110))
+    lab.dr1.await_holding()
+
+
+def test_an_interface_that_vanishes_is_taken_up_again_when_it_returns(lab: Lab) -> None:
+    lab.lan.run("dr1", ["ip", "link", "set", "dev", "eth0", "down"])
+    lab.dr2.await_holding()
+    assert lab.dr1.statistics().routers[0].state == "Initialize"
+    lab.lan.run("dr1", ["ip", "link", "set", "dev", "eth0", "up"])
+    lab.dr1.await_holding()
+    lab.dr2.await_holding(False)
+    assert "interface_lost" in lab.dr1.transitions()
+
+
+def test_what_cannot_be_run_is_refused_by_name_and_the_rest_runs(lab: Lab) -> None:
+    six = router(100, name="six", family=6, addresses=("fd00::1/128",))
+    twin = router(100, name="twin", addresses=("10.0.0.210/32",))
+    lab.dr1.configure(router(110), six, twin)
+    states = {each.router: each.state for each in lab.dr1.statistics().routers}
+    assert states == {"lab": "Active", "six": "Initialize", "twin": "Initialize"}
+    assert "router=six reason=family 6" in lab.dr1.log
+    assert "router=twin reason=virtual_router_id 51: taken by lab on eth0" in lab.dr1.log
+
+
+def test_a_second_process_does_not_start_in_the_same_folder(lab: Lab) -> None:
+    argv = [sys.executable, "-m", "lvsagent.election", "--run-dir", str(lab.dr1.folder)]
+    with pytest.raises(CommandFailed, match=r"status 1.*another lvs-election runs"):
+        lab.lan.run("dr1", [*argv, "--state-dir", str(lab.dr1.folder)])
+
+
+def test_nonsense_on_the_socket_costs_the_speaker_its_connection_and_nothing_else(lab: Lab) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+        other.connect(str(lab.dr1.folder / "election.sock"))
+        other.sendall(b'{"kind": "configured", "generation": 1}\n')
+        other.settimeout(2)
+        while other.recv(65536):
+            pass
+    assert lab.dr1.holds()
+    assert "was dropped" in lab.dr1.log
+
+
+@pytest.mark.parametrize("keepalived_priority", [90, 150])
+def test_keepalived_and_we_replace_each_other(tmp_path: Path, keepalived_priority: int) -> None:
+    with Lan() as lan, contextlib.closing(ElectionHost(lan, "dr1", "10.0.0.11/24", tmp_path)) as dr1:
+        lan.add_host("dr2", "10.0.0.12/24")
+        lan.add_host("client", "10.0.0.1/24")
+        dr1.start()
+        dr1.configure(router(110))
+        dr1.await_holding()
+        keepalived.start(lan, "dr2", tmp_path, priority=keepalived_priority, address=VIP)
+        better = keepalived_priority > 110
+        wanted = [] if better else [f"{VIP}/32"]
+        await_addresses(lan, "dr1", wanted)
+        time.sleep(1)
+        await_addresses(lan, "dr2", [] if not better else [f"{VIP}/32"])
+        assert lan.addresses("dr1")[1:] == wanted
+        lan.cut("dr2" if better else "dr1")
+        await_addresses(lan, "dr1" if better else "dr2", [f"{VIP}/32"], timeout=1)
+        lan.heal("dr2" if better else "dr1")
+        await_addresses(lan, "dr1" if better else "dr2", [])
+        statistics = dr1.statistics()
+        assert statistics.routers[0].adverts_received > 0 or not better
+        assert not any(statistics.dropped.values())
+
+
+def await_addresses(lan: Lan, host: str, virtual: list[str], timeout: float = 5.0) -> None:
+    end = time.monotonic() + timeout
+    while lan.addresses(host)[1:] != virtual:
+        assert time.monotonic() < end, f"{host} has {lan.addresses(host)}"
+        time.sleep(0.02)

@@ -211,7 +211,7 @@ class FakeLan:
             if receiver is sender or lost:
                 continue
             at = self.now + self._random.uniform(0.0001, 0.002)
-            arrival = partial(self._arrive, receiver, sender.source + payload)
+            arrival: Callable[[], None] = partial(self._arrive, receiver, sender.source + payload)
             heapq.heappush(self._queue, (at, next(self._order), arrival))
 
     def _arrive(self, node: Node, framed: bytes) -> None:

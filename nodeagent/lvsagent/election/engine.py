@@ -185,7 +185,7 @@ class Engine:
     def _disown(self, router: Router) -> None:
         """Take away what an earlier process left and nobody took over."""
         if router.adopted:
-            self._fence.release(router.index, router.adopted)
+            self._fence.discard(router.index, router.adopted)
             router.adopted = ()
 
     def _filter(self) -> None:

@@ -58,10 +58,15 @@ class Fence:
         return len(wanted) - len(ours) + len(refused)
 
     def release(self, index: int, addresses: Iterable[bytes]) -> None:
-        """Delete these from the interface; what cannot be deleted is tried again by ``retry``."""
-        unwanted = tuple(addresses)
-        self._held.get(index, set()).difference_update(unwanted)
-        refused = self._netlink.drop(index, unwanted)
+        """Delete those of these that we hold; what cannot be deleted is tried again by ``retry``."""
+        held = self._held.get(index, set())
+        ours = tuple(address for address in addresses if address in held)
+        held.difference_update(ours)
+        self.discard(index, ours)
+
+    def discard(self, index: int, leftovers: tuple[bytes, ...]) -> None:
+        """Delete what an earlier process of ours held."""
+        refused = self._netlink.drop(index, leftovers)
         self._report("the address could not be deleted and will expire", refused)
         self._unwanted.setdefault(index, set()).update(refused)
 
