@@ -98,8 +98,8 @@ class _Lookup:
         if refused:
             number, address = min(refused)
             text = (
-                f"spec.ports: port {port.port}: the endpoint {address} is in its node's network and listens on {number}; direct "
-                f"routing cannot map ports: make it listen on {port.port} or use forwarding: Masquerade, which can"
+                f"spec.ports: port {port.port}: endpoint {address} is in its node's network and listens on {number}; "
+                f"direct routing cannot map ports: use port {number} or forwarding: Masquerade, which can"
             )
             problems.append(_unresolved(item, Reason.PORT_NOT_MAPPABLE, text))
         return _sorted(found.values()), problems

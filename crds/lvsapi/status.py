@@ -187,8 +187,7 @@ def _read(obj: Mapping[str, object]) -> tuple[dict[str, object], int, object]:
     """Head of the apply, generation, and the conditions as they stand."""
     found = obj.get("metadata")
     metadata = found if isinstance(found, Mapping) else {}
-    # The uid makes the API server refuse the apply if the object was replaced by another of its name.
-    head = {name: metadata[name] for name in ("name", "namespace", "uid") if metadata.get(name)}
+    head = {name: metadata[name] for name in ("name", "namespace") if metadata.get(name)}
     generation = metadata.get("generation")
     status = obj.get("status")
     conditions = status.get("conditions") if isinstance(status, Mapping) else None
