@@ -4,7 +4,8 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from tests.net.lan import Direction, Lan
+
+from net.lan import Direction, Lan
 
 pytestmark = pytest.mark.net
 
