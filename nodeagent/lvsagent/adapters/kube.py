@@ -1,0 +1,203 @@
+"""Requests to the API server: pages of a list, a watch, a status, an event. Cache and retry are the reflector's."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import aiohttp
+
+from lvsagent.adapters.kubeconfig import ConfigError, KubeConfig
+
+CONNECT_SECONDS: Final = 5.0
+ANSWER_SECONDS: Final = 40.0
+"""The longest silence in an answer that is not a watch; an API server that takes 30 s is slow, not dead."""
+LONGEST_EVENT: Final = 16 << 20
+"""Bytes. etcd refuses objects above 1.5 MB."""
+FIELD_MANAGER: Final = "lvs-agent"
+
+
+class ApiError(Exception):
+    """A request failed. ``reason`` is the metric's label."""
+
+    def __init__(self, reason: str, message: str, retry_after: float = 0.0) -> None:
+        self.reason = reason
+        """``gone``, ``http_<status>``, ``connection``, ``timeout``, ``protocol`` or ``credentials``."""
+        self.retry_after = retry_after
+        """Seconds that the server asked us to wait."""
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of a watch."""
+
+    kind: str
+    """ADDED, MODIFIED, DELETED, BOOKMARK or ERROR."""
+    item: dict[str, Any]
+
+
+@dataclass(slots=True)
+class ApiClient:
+    """One connection pool to one API server. Close it."""
+
+    config: KubeConfig
+    _session: aiohttp.ClientSession | None = None
+    _fingerprint: tuple[int, ...] = ()
+    _closing: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def list_page(self, path: str, query: Mapping[str, str]) -> dict[str, Any]:
+        """One page. Raises ApiError."""
+        answer = await self._request("GET", path, query)
+        if not isinstance(answer.get("items"), list | None) or not isinstance(answer.get("metadata"), dict):
+            raise ApiError("protocol", f"{path}: the answer is no list")
+        return answer
+
+    async def watch(self, path: str, query: Mapping[str, str], seconds: int) -> AsyncGenerator[Event, None]:
+        """Events until the server ends the watch in order. Raises ApiError."""
+        silence = seconds + 15.0
+        timeout = aiohttp.ClientTimeout(total=silence + 60, sock_connect=CONNECT_SECONDS, sock_read=silence)
+        asked = {**query, "watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)}
+        try:
+            session, headers = self._prepared()
+            async with session.get(
+                self.config.server + path,
+                params=asked,
+                headers=headers,
+                timeout=timeout,
+                server_hostname=self.config.server_name,
+            ) as response:
+                await _raise_for(response, path)
+                rest = b""
+                async for chunk in response.content.iter_any():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        if line.strip():
+                            yield _event(line, path)
+                    if len(rest) > LONGEST_EVENT:
+                        raise ApiError("protocol", f"{path}: a watch event longer than {LONGEST_EVENT} bytes")
+        except (aiohttp.ClientError, OSError, TimeoutError, ConfigError) as error:
+            raise _translated(error, path) from error
+
+    async def apply_status(self, path: str, body: Mapping[str, Any], manager: str = FIELD_MANAGER) -> dict[str, Any]:
+        """Server-side apply with force. Raises ApiError."""
+        return await self._request(
+            "PATCH",
+            path,
+            {"fieldManager": manager, "force": "true"},
+            body=json.dumps(body).encode(),
+            content_type="application/apply-patch+yaml",
+        )
+
+    async def create(self, path: str, body: Mapping[str, Any]) -> None:
+        """Raises ApiError."""
+        await self._request("POST", path, {}, body=json.dumps(body).encode(), content_type="application/json")
+
+    async def close(self) -> None:
+        """Hang up."""
+        if self._session:
+            await self._session.close()
+            self._session = None
+        await asyncio.gather(*self._closing)
+
+    async def _request(
+        self, method: str, path: str, query: Mapping[str, str], body: bytes | None = None, content_type: str = ""
+    ) -> dict[str, Any]:
+        timeout = aiohttp.ClientTimeout(total=120, sock_connect=CONNECT_SECONDS, sock_read=ANSWER_SECONDS)
+        try:
+            session, headers = self._prepared()
+            if content_type:
+                headers["Content-Type"] = content_type
+            async with session.request(
+                method,
+                self.config.server + path,
+                params=query,
+                headers=headers,
+                data=body,
+                timeout=timeout,
+                server_hostname=self.config.server_name,
+            ) as response:
+                await _raise_for(response, path)
+                answer = json.loads(await response.read())
+        except ValueError as error:
+            raise ApiError("protocol", f"{path}: the answer is not JSON: {error}") from error
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise _translated(error, path) from error
+        if not isinstance(answer, dict):
+            raise ApiError("protocol", f"{path}: the answer is no object")
+        return answer
+
+    def _prepared(self) -> tuple[aiohttp.ClientSession, dict[str, str]]:
+        """The session (a new one after certificates changed) and the headers with the token of now."""
+        fingerprint = self.config.fingerprint()
+        if self._session is None or fingerprint != self._fingerprint:
+            if self._session is not None:
+                task = asyncio.get_running_loop().create_task(self._session.close())
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
+            tls = self.config.tls()
+            connector = aiohttp.TCPConnector(
+                ssl=tls if tls else True, limit=0, keepalive_timeout=30, socket_factory=_socket
+            )
+            self._session = aiohttp.ClientSession(connector=connector, headers={"User-Agent": "lvs-agent"})
+            self._fingerprint = fingerprint
+        return self._session, {"Accept": "application/json", **self.config.authorization()}
+
+
+def _socket(address: Any) -> socket.socket:
+    """A socket that notices within 20 s that the other end is gone without a word."""
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setblocking(False)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 3), (socket.TCP_KEEPCNT, 3)):
+        made.setsockopt(socket.IPPROTO_TCP, option, value)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 20_000)
+    return made
+
+
+def _event(line: bytes, path: str) -> Event:
+    try:
+        fields = json.loads(line)
+        kind, item = fields["type"], fields["object"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ApiError("protocol", f"{path}: a watch line that is no event: {line[:100]!r}") from error
+    if not isinstance(item, dict) or not isinstance(kind, str):
+        raise ApiError("protocol", f"{path}: a watch line that is no event: {line[:100]!r}")
+    if kind == "ERROR":
+        code = item.get("code")
+        raise ApiError("gone" if code == 410 else f"http_{code}", f"{path}: watch ended: {item.get('message', '')}")
+    return Event(kind, item)
+
+
+async def _raise_for(response: aiohttp.ClientResponse, path: str) -> None:
+    if response.status < 400:
+        return
+    text = (await response.content.read(2000)).decode(errors="replace")
+    try:
+        text = str(json.loads(text).get("message", text))
+    except (ValueError, AttributeError):
+        pass
+    try:
+        wait = float(response.headers.get("Retry-After", "0"))
+    except ValueError:
+        wait = 0.0
+    reason = "gone" if response.status == 410 else f"http_{response.status}"
+    raise ApiError(reason, f"{path}: {response.status}: {text[:500]}", wait)
+
+
+def _translated(error: Exception, path: str) -> ApiError:
+    match error:
+        case TimeoutError():
+            reason = "timeout"
+        case aiohttp.ClientPayloadError():
+            reason = "connection"
+        case aiohttp.ClientConnectionError():
+            reason = "connection"
+        case ConfigError() | FileNotFoundError() | PermissionError():
+            reason = "credentials"
+        case _:
+            reason = "connection"
+    return ApiError(reason, f"{path}: {str(error) or type(error).__name__}")

@@ -1,0 +1,222 @@
+"""The API server as a source of snapshots: five reflectors and what ties them together."""
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from lvsagent.adapters.kube import ApiClient
+from lvsagent.adapters.reflector import Health, Reflector, Resource, key_of
+from lvsagent.core.cache import Cache, Malformed
+from lvsapi import names
+from lvsapi.errors import SpecError
+from lvsapi.model import EndpointSlice, ObjectKey, Problem, Snapshot, VirtualService
+from lvsapi.parse import parse_class, parse_endpoint_slice, parse_node, parse_service, parse_virtual_service
+from lvsapi.status import refused
+
+T = TypeVar("T")
+
+OUR_API = f"/apis/{names.API_VERSION}"
+MOST_NAMES = 100
+"""Longer selectors make URLs that servers refuse; above this all EndpointSlices are listed."""
+NO_SERVICE = "-"
+"""A label value that no Service can have (a name begins with a letter or digit)."""
+
+
+def slice_selector(services: frozenset[str]) -> str:
+    """Label selector for the EndpointSlices of these Services (names, of any namespace); "" is all."""
+    if len(services) > MOST_NAMES:
+        return ""
+    return f"{names.SERVICE_NAME_LABEL} in ({','.join(sorted(services) or [NO_SERVICE])})"
+
+
+@dataclass(slots=True)
+class Observed:
+    """What is kept of a VirtualService besides its parsed spec, for writing its status."""
+
+    metadata: dict[str, Any]
+    """name, namespace, uid, generation."""
+    conditions: list[Any]
+    active_node: str
+    active_since: str
+
+    def as_object(self) -> Mapping[str, object]:
+        """As ``lvsapi.status`` reads it."""
+        return {"metadata": self.metadata, "status": {"conditions": self.conditions}}
+
+
+@dataclass(slots=True)
+class _Covered:
+    """VirtualServices as they may be used: with the EndpointSlices of their Service listed."""
+
+    in_force: dict[ObjectKey, VirtualService] = field(default_factory=dict)
+
+
+class KubeSource:
+    """Snapshots from the API. ``seed`` first, then ``run`` until cancelled."""
+
+    def __init__(self, client: ApiClient, changed: Callable[[], None], **reflector: Any) -> None:
+        self.observed: dict[ObjectKey, Observed] = {}
+        self._changed = changed
+        self._seeded = False
+        self._covered = _Covered()
+        make = functools.partial(_reflector, client, self._wake, reflector)
+        self._virtual_services = make(names.PLURAL, f"{OUR_API}/{names.PLURAL}", self._parse)
+        self._classes = make(names.CLASS_PLURAL, f"{OUR_API}/{names.CLASS_PLURAL}", parse_class)
+        self._services = make("services", "/api/v1/services", parse_service)
+        self._slices = make(
+            "endpointslices",
+            "/apis/discovery.k8s.io/v1/endpointslices",
+            parse_endpoint_slice,
+            group=lambda item: ObjectKey(item.key.namespace, item.service),
+            wanted=self._is_wanted,
+        )
+        self._nodes = make("nodes", "/api/v1/nodes", parse_node)
+        self.reflectors: tuple[Reflector[Any], ...] = (
+            self._virtual_services,
+            self._classes,
+            self._services,
+            self._slices,
+            self._nodes,
+        )
+        self._slices.select(slice_selector(frozenset()))
+
+    @property
+    def synced(self) -> bool:
+        """Every resource was listed once, the EndpointSlices for all wanted Services."""
+        return all(reflector.synced for reflector in self.reflectors) and self._services_wanted() <= self._listed()
+
+    @property
+    def health(self) -> Mapping[str, Health]:
+        """By resource."""
+        return {reflector.resource.name: reflector.health for reflector in self.reflectors}
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Objects that do not parse."""
+        return tuple(p for reflector in self.reflectors for p in reflector.cache.problems.values())
+
+    @property
+    def held(self) -> Mapping[str, int]:
+        """How many vanished objects are kept, by resource."""
+        return {reflector.resource.name: len(reflector.cache.held) for reflector in self.reflectors}
+
+    def seed(self, snapshot: Snapshot) -> None:
+        """Serve from a saved snapshot until the API answers."""
+        self._virtual_services.cache.objects = {item.key: item for item in snapshot.virtual_services}
+        self._classes.cache.objects = {ObjectKey("", item.name): item for item in snapshot.classes}
+        self._services.cache.objects = {item.key: item for item in snapshot.services}
+        self._slices.cache.objects = {item.key: item for item in snapshot.slices}
+        self._nodes.cache.objects = {ObjectKey("", item.name): item for item in snapshot.nodes}
+        self._covered.in_force = dict(self._virtual_services.cache.objects)
+        self._seeded = True
+        self._select()
+
+    def snapshot(self) -> Snapshot | None:
+        """What is believed now; None when nothing is known yet."""
+        if not (self._seeded or self.synced):
+            return None
+        listed = self._listed()
+        usable: dict[ObjectKey, VirtualService] = {}
+        for key, item in self._virtual_services.cache.objects.items():
+            if item.service is None or item.service in listed or self._known(key, item):
+                usable[key] = item
+            elif key in self._covered.in_force:
+                # Its new Service's endpoints are on their way; an address without backends must not be announced.
+                usable[key] = self._covered.in_force[key]
+        self._covered.in_force = usable
+        return Snapshot(
+            virtual_services=tuple(sorted(usable.values(), key=lambda item: item.key)),
+            classes=_sorted(self._classes.cache),
+            services=_sorted(self._services.cache),
+            slices=_sorted(self._slices.cache),
+            nodes=_sorted(self._nodes.cache),
+        )
+
+    def expire(self) -> None:
+        """Let go of what was held back long enough. To be called now and then."""
+        now = time.monotonic()
+        if any([reflector.cache.expire(now) for reflector in self.reflectors]):
+            self._changed()
+
+    async def run(self) -> None:
+        """Watch for ever."""
+        async with asyncio.TaskGroup() as group:
+            for reflector in self.reflectors:
+                group.create_task(reflector.run())
+
+    def _wake(self) -> None:
+        cache = self._virtual_services.cache
+        for key in self.observed.keys() - cache.objects.keys() - cache.problems.keys():
+            del self.observed[key]
+        self._select()
+        self._changed()
+
+    def _select(self) -> None:
+        self._slices.select(slice_selector(frozenset(self._services_wanted())))
+
+    def _services_wanted(self) -> set[str]:
+        return {item.service for item in self._virtual_services.cache.objects.values() if item.service}
+
+    def _listed(self) -> set[str]:
+        """Wanted Services whose EndpointSlices are in the last complete list."""
+        covered = self._slices.covered
+        wanted = self._services_wanted()
+        if covered is None:
+            return set()
+        if covered == "":
+            return wanted
+        inside = set(covered[covered.index("(") + 1 : -1].split(","))
+        return wanted & inside
+
+    def _known(self, key: ObjectKey, item: VirtualService) -> bool:
+        """In force already with the same Service: what is known of its endpoints stays good during a list."""
+        before = self._covered.in_force.get(key)
+        return before is not None and before.service == item.service
+
+    def _is_wanted(self, item: EndpointSlice) -> bool:
+        return any(
+            other.service == item.service and other.key.namespace == item.key.namespace
+            for other in self._virtual_services.cache.objects.values()
+        )
+
+    def _parse(self, item: dict[str, Any]) -> VirtualService:
+        metadata, status = item.get("metadata"), item.get("status")
+        metadata = metadata if isinstance(metadata, dict) else {}
+        status = status if isinstance(status, dict) else {}
+        active = status.get("active")
+        active = active if isinstance(active, dict) else {}
+        conditions = status.get("conditions")
+        self.observed[key_of(item)] = Observed(
+            metadata={name: metadata[name] for name in ("name", "namespace", "uid", "generation") if name in metadata},
+            conditions=conditions if isinstance(conditions, list) else [],
+            active_node=str(active.get("node") or ""),
+            active_since=str(active.get("since") or ""),
+        )
+        return parse_virtual_service(item)
+
+
+def _reflector(
+    client: ApiClient,
+    changed: Callable[[], None],
+    options: Mapping[str, Any],
+    name: str,
+    path: str,
+    parse: Callable[[dict[str, Any]], T],
+    group: Callable[[T], Any] = lambda _: None,
+    wanted: Callable[[T], bool] = lambda _: True,
+) -> Reflector[T]:
+    def read(item: dict[str, Any]) -> T | Malformed:
+        try:
+            return parse(item)
+        except SpecError as error:
+            return Malformed(refused(key_of(item), error))
+
+    resource: Resource[T] = Resource(name=name, path=path, parse=read)
+    return Reflector(client, resource, Cache(group=group), changed, wanted=wanted, **options)
+
+
+def _sorted(cache: Cache[T]) -> tuple[T, ...]:
+    return tuple(cache.objects[key] for key in sorted(cache.objects))

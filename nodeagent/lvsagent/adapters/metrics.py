@@ -1,0 +1,184 @@
+"""The agent's state as Prometheus metrics, made anew at each scrape: what is gone leaves no series behind."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from lvsagent.core.agent import ACTIVE, address_of
+from lvsagent.core.diff import Op
+from lvsagent.core.failure import Reason
+from lvsagent.ipc import RouterStatistics
+from lvsagent.runtime.view import View
+from lvsagent.vrrp.machine import TRANSITIONS, State
+from lvsagent.vrrp.packet import DropReason
+
+STATES = tuple(str(state) for state in State)
+
+
+class AgentCollector(Collector):
+    """Registers itself by ``register``; ``collect`` is called on the loop's thread."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    def register(self, registry: CollectorRegistry) -> None:
+        """Add to the registry."""
+        registry.register(self)
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: names are checked by the tests, not at registration."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family."""
+        yield from self._about()
+        yield from self._vrrp()
+        yield from self._served()
+        yield from self._programming()
+        yield from self._api()
+
+    def _about(self) -> Iterator[Metric]:
+        build = GaugeMetricFamily("lvs_build_info", "Version of the agent.", labels=["version"])
+        build.add_metric([self._view.version], 1)
+        yield build
+        yield _gauge("lvs_election_connected", "The election process answers.", self._view.election_connected)
+        yield _gauge("lvs_kernel_supported", "The kernel has IPVS and we may use it.", self._view.kernel_supported)
+        yield _gauge("lvs_tables_in_place", "The last pass ended with the tables as wanted.", self._view.in_place)
+
+    def _vrrp(self) -> Iterator[Metric]:
+        labels = ["router", "vrid", "family", "interface"]
+        state = GaugeMetricFamily(
+            "lvs_vrrp_state", "1 for the state of RFC 9568 that the router is in.", labels=[*labels, "state"]
+        )
+        changes = CounterMetricFamily(
+            "lvs_vrrp_transitions", "Changes of state, by cause.", labels=["router", "from", "to", "cause"]
+        )
+        sent = CounterMetricFamily("lvs_vrrp_adverts_sent", "Adverts sent.", labels=["router"])
+        received = CounterMetricFamily("lvs_vrrp_adverts_received", "Adverts accepted.", labels=["router"])
+        announced = CounterMetricFamily(
+            "lvs_vrrp_announcements_sent", "Gratuitous ARP requests sent.", labels=["router"]
+        )
+        for router in self._routers():
+            about = [router.router, str(router.virtual_router_id), str(router.family), router.interface]
+            for name in STATES:
+                state.add_metric([*about, name], float(router.state == name))
+            for one, other, cause in _transitions():
+                count = router.transitions.get(f"{one},{other},{cause}", 0)
+                changes.add_metric([router.router, one, other, cause], count)
+            sent.add_metric([router.router], router.adverts_sent)
+            received.add_metric([router.router], router.adverts_received)
+            announced.add_metric([router.router], router.announcements_sent)
+        yield from (state, changes, sent, received, announced)
+        dropped = CounterMetricFamily("lvs_vrrp_adverts_dropped", "Adverts not acted on.", labels=["reason"])
+        statistics = self._view.claims.statistics
+        counts = statistics.dropped if statistics else {}
+        for reason in sorted({str(reason) for reason in DropReason} | set(counts)):
+            dropped.add_metric([reason], counts.get(reason, 0))
+        yield dropped
+        yield _gauge(
+            "lvs_election_realtime", "The election has real-time priority.", bool(statistics and statistics.realtime)
+        )
+        late = CounterMetricFamily("lvs_election_late_timers", "Timers that fired late.")
+        late.add_metric([], statistics.late_timers if statistics else 0)
+        yield late
+
+    def _routers(self) -> Iterable[RouterStatistics]:
+        return [router for _, router in sorted(self._view.claims.routers.items())]
+
+    def _served(self) -> Iterator[Metric]:
+        names = ["namespace", "virtualservice"]
+        holds = GaugeMetricFamily("lvs_vip_held", "This node holds the address.", labels=[*names, "address"])
+        active = GaugeMetricFamily("lvs_virtualservice_active", "This node is Active for it.", labels=names)
+        backends = GaugeMetricFamily(
+            "lvs_backends", "Backends by state.", labels=[*names, "address", "port", "protocol", "state"]
+        )
+        held = {
+            address_of(address)
+            for router in self._routers()
+            if router.state == ACTIVE
+            for address in router.addresses_held
+        }
+        owners: dict[tuple[str, str], bool] = {}
+        seen = set()
+        resolved = self._view.resolved
+        active_here = {a for r in resolved.routers if r.name in self._view.claims.active for a in r.addresses}
+        for server in resolved.servers:
+            owner = [server.owner.namespace, server.owner.name]
+            address = str(server.address)
+            owners[owner[0], owner[1]] = owners.get((owner[0], owner[1]), False) or server.address in active_here
+            if (*owner, address) not in seen:
+                seen.add((*owner, address))
+                holds.add_metric([*owner, address], float(server.address in held))
+            draining = sum(backend.weight == 0 for backend in server.backends)
+            about = [*owner, address, str(server.port), str(server.protocol)]
+            backends.add_metric([*about, "ready"], len(server.backends) - draining)
+            backends.add_metric([*about, "draining"], draining)
+        for (namespace, name), here in sorted(owners.items()):
+            active.add_metric([namespace, name], float(here))
+        yield from (holds, active, backends)
+
+    def _programming(self) -> Iterator[Metric]:
+        errors = CounterMetricFamily(
+            "lvs_programming_errors", "Operations that the kernel refused.", labels=["operation", "reason"]
+        )
+        counts = Counter(self._view.errors)
+        for operation in OPERATIONS:
+            counts.setdefault((operation, str(Reason.OTHER)), 0)
+        for (operation, reason), count in sorted(counts.items()):
+            errors.add_metric([operation, reason], count)
+        yield errors
+        operations = CounterMetricFamily("lvs_kernel_operations", "Operations carried out.", labels=["operation"])
+        for operation in OPERATIONS:
+            operations.add_metric([operation], self._view.operations[operation])
+        yield operations
+        yield HistogramMetricFamily(
+            "lvs_programming_seconds",
+            "Time to write a step to the kernel and read it back.",
+            buckets=self._view.programming.cumulative(),
+            sum_value=self._view.programming.total,
+        )
+        failed = CounterMetricFamily("lvs_state_write_errors", "State files that could not be written.")
+        failed.add_metric([], self._view.state_errors)
+        yield failed
+
+    def _api(self) -> Iterator[Metric]:
+        connected = GaugeMetricFamily("lvs_kube_connected", "The watch is open.", labels=["resource"])
+        synced = GaugeMetricFamily(
+            "lvs_kube_last_sync_timestamp_seconds", "When the last list or event came.", labels=["resource"]
+        )
+        relists = CounterMetricFamily("lvs_kube_relists", "Complete lists.", labels=["resource"])
+        errors = CounterMetricFamily("lvs_kube_errors", "Requests that failed.", labels=["resource", "reason"])
+        held = GaugeMetricFamily(
+            "lvs_kube_held_objects", "Objects missing from a list that are kept all the same.", labels=["resource"]
+        )
+        for resource, health in self._view.health.items():
+            connected.add_metric([resource], float(health.connected))
+            synced.add_metric([resource], max(health.last_list, health.last_event))
+            relists.add_metric([resource], health.relists)
+            for reason, count in sorted(health.errors.items()):
+                errors.add_metric([resource, reason], count)
+            held.add_metric([resource], self._view.held.get(resource, 0))
+        yield from (connected, synced, relists, errors, held)
+
+
+def operation(kind: type) -> str:
+    """The label of an operation: its name in snake_case."""
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in kind.__name__).lstrip("_")
+
+
+OPERATIONS = tuple(sorted(operation(kind) for kind in Op.__args__))
+
+
+def _transitions() -> list[tuple[str, str, str]]:
+    return sorted((str(one), str(other), str(cause)) for cause, pairs in TRANSITIONS.items() for one, other in pairs)
+
+
+def _gauge(name: str, text: str, value: bool) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=float(value))

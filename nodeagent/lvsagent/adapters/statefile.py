@@ -1,0 +1,140 @@
+"""What must survive the agent: the last good snapshot, and what in the kernel is ours.
+
+Two files in the state folder. ``owned.json`` is written before the kernel is (write-ahead), ``snapshot.json`` after a
+change, at leisure. Each is one line of header (version, checksum of the rest) and one of JSON; a file that was cut or
+changed is refused as a whole. A disk that does not take them stops nothing.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from lvsagent.core.codec import CodecError, from_json, to_json
+from lvsagent.core.diff import Owned
+from lvsagent.core.state import ServiceKey
+from lvsapi.model import Protocol, Snapshot
+
+VERSION = 1
+SNAPSHOT = "snapshot.json"
+OWNED = "owned.json"
+
+
+class StateFileError(ValueError):
+    """A state file that cannot be used: unreadable, cut, changed, or of a later version. Names the file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """A snapshot and when it was written."""
+
+    snapshot: Snapshot
+    saved: float
+    """Unix time."""
+
+
+@dataclass(slots=True)
+class StateFiles:
+    """The files of one folder. Blocking: call from a worker thread."""
+
+    folder: Path
+    errors: int = 0
+    """Writes that failed."""
+    _written: dict[str, str] = field(default_factory=dict)
+
+    def load_snapshot(self) -> Saved | None:
+        """None: there is none yet. Raises StateFileError."""
+        data = self._load(SNAPSHOT)
+        if data is None:
+            return None
+        try:
+            return Saved(snapshot=from_json(Snapshot, data["snapshot"]), saved=float(data["saved"]))
+        except (CodecError, KeyError, TypeError, ValueError) as error:
+            raise StateFileError(f"{self.folder / SNAPSHOT}: {error}") from error
+
+    def save_snapshot(self, snapshot: Snapshot) -> None:
+        """Write when it is another one than last time. Raises OSError."""
+        body = json.dumps(to_json(snapshot), sort_keys=True, separators=(",", ":"))
+        digest = hashlib.sha256(body.encode()).hexdigest()
+        if self._written.get(SNAPSHOT) != digest:
+            self._store(SNAPSHOT, f'{{"saved":{time.time():.3f},"snapshot":{body}}}')
+            self._written[SNAPSHOT] = digest
+
+    def load_owned(self) -> Owned:
+        """Empty when there is none yet. Raises StateFileError."""
+        data = self._load(OWNED)
+        if data is None:
+            return Owned()
+        try:
+            return Owned(
+                services=frozenset(
+                    ServiceKey(address=ip_address(address), protocol=Protocol(protocol), port=int(port))
+                    for address, protocol, port in data["services"]
+                ),
+                loopback=frozenset(ip_address(address) for address in data["loopback"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise StateFileError(f"{self.folder / OWNED}: {error}") from error
+
+    def save_owned(self, owned: Owned) -> None:
+        """Write when it is another one than last time; on disk when this returns. Raises OSError."""
+        services = sorted([str(key.address), str(key.protocol), key.port] for key in owned.services)
+        body = json.dumps({"services": services, "loopback": sorted(map(str, owned.loopback))})
+        if self._written.get(OWNED) != body:
+            self._store(OWNED, body)
+            self._written[OWNED] = body
+
+    def _load(self, name: str) -> dict[str, Any] | None:
+        path = self.folder / name
+        try:
+            text = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StateFileError(f"{path}: {error}") from error
+        head, _, body = text.partition(b"\n")
+        try:
+            header = json.loads(head)
+            version, digest = header["version"], header["sha256"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise StateFileError(f"{path}: no header: the file was cut or changed; it is ignored") from error
+        if version != VERSION:
+            raise StateFileError(f"{path}: version {version!r}, this agent reads {VERSION}; it is ignored")
+        if hashlib.sha256(body).hexdigest() != digest:
+            raise StateFileError(f"{path}: the checksum does not fit: the file was cut or changed; it is ignored")
+        try:
+            data = json.loads(body)
+        except ValueError as error:
+            raise StateFileError(f"{path}: {error}") from error
+        if not isinstance(data, dict):
+            raise StateFileError(f"{path}: expected an object")
+        return data
+
+    def _store(self, name: str, body: str) -> None:
+        data = body.encode() + b"\n"
+        header = json.dumps({"version": VERSION, "sha256": hashlib.sha256(data).hexdigest()}).encode() + b"\n"
+        path, fresh = self.folder / name, self.folder / f".{name}.new"
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with open(descriptor, "wb") as file:
+                file.write(header + data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(fresh, path)
+            directory = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        except OSError:
+            self.errors += 1
+            self._written.pop(name, None)
+            with contextlib.suppress(OSError):
+                fresh.unlink(missing_ok=True)
+            raise

@@ -1,0 +1,307 @@
+"""The composition root: builds the agent's parts, runs them, ends them in order."""
+
+import asyncio
+import contextlib
+import datetime
+import logging
+import signal
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from lvsagent import ipc
+from lvsagent.adapters import kubeconfig
+from lvsagent.adapters.electionclient import ElectionClient
+from lvsagent.adapters.http import Answer, HttpServer
+from lvsagent.adapters.kernel import Kernel
+from lvsagent.adapters.kube import ApiClient
+from lvsagent.adapters.kubesource import KubeSource
+from lvsagent.adapters.manifests import ManifestSource
+from lvsagent.adapters.metrics import AgentCollector
+from lvsagent.adapters.procfs import Originals, Sysctls, boot_id, prepare, restore
+from lvsagent.adapters.statefile import StateFileError, StateFiles
+from lvsagent.adapters.statuswriter import StatusWriter
+from lvsagent.core.diff import Owned
+from lvsagent.core.report import reports
+from lvsagent.core.sysctl import REQUIRED
+from lvsagent.runtime.child import ElectionChild
+from lvsagent.runtime.logs import Format, Throttle
+from lvsagent.runtime.loop import Loop
+from lvsagent.runtime.view import View
+from lvsagent.runtime.worker import Worker
+from lvsapi.model import Resolved, Snapshot
+
+SAVE_SECONDS = 5.0
+"""The last good snapshot is written at most so often."""
+RELEASE_SECONDS = 5.0
+"""Longest wait for the tables to go, with --cleanup-on-exit."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The command line."""
+
+    node: str
+    run_dir: Path
+    state_dir: Path
+    proc_sys: Path
+    manifests: Path | None = None
+    """A folder instead of the API."""
+    kubeconfig: str | None = None
+    metrics: tuple[str, int] | None = ("0.0.0.0", 9479)
+    """Host and port; None: no server."""
+    election: bool = True
+    cleanup_on_exit: bool = False
+    log_format: Format = "text"
+
+
+class App:
+    """One agent."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises kubeconfig.ConfigError."""
+        self.settings = settings
+        self.view = View(node=settings.node, version=_version(), election_expected=settings.election)
+        self.files = StateFiles(settings.state_dir)
+        self.client: ApiClient | None = None
+        self.source: KubeSource | ManifestSource
+        self.status: StatusWriter | None = None
+        if settings.manifests:
+            self.source = ManifestSource(settings.manifests, settings.node, self._wake)
+        else:
+            self.client = ApiClient(kubeconfig.default(settings.kubeconfig))
+            self.source = KubeSource(self.client, self._wake)
+            self.status = StatusWriter(self.client, settings.node, self.source.observed, _now)
+        self.worker = Worker(lambda: Kernel(node=settings.node, proc_sys=settings.proc_sys), self.files)
+        self.election: ElectionClient | None = None
+        if settings.election:
+            self.election = ElectionClient(settings.run_dir / "election.sock", self._heard, self._connection)
+        self.child: ElectionChild | None = None
+        if settings.manifests and self.election:
+            self.child = ElectionChild(
+                run_dir=settings.run_dir,
+                state_dir=settings.state_dir,
+                log_format=settings.log_format,
+                peer=self.election.peer,
+            )
+        self.loop = self._loop()
+        registry = CollectorRegistry(auto_describe=False)
+        AgentCollector(self.view).register(registry)
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        self.registry = registry
+        self.http = HttpServer({"/metrics": self._metrics, "/healthz": self._healthz, "/readyz": self._readyz})
+        self._saved = 0.0
+        self._to_save: Snapshot | None = None
+        self._saving: asyncio.Task[None] | None = None
+        self._throttle = Throttle()
+
+    async def run(self) -> int:
+        """Until SIGTERM or SIGINT. Returns the exit status."""
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        if self.settings.metrics:
+            try:
+                await self.http.start(*self.settings.metrics)
+            except OSError as error:
+                _log.error("metrics and probes cannot be served", extra={"error": error})
+        await self.worker.call(self._prepare)
+        work: list[Coroutine[Any, Any, None]] = [self.source.run(), self.loop.run()]
+        work += [part.run() for part in (self.election, self.child, self.status) if part]
+        tasks = [asyncio.create_task(item) for item in work]
+        stopped = asyncio.create_task(stop.wait())
+        _log.info("ready", extra={"node": self.settings.node, "version": self.view.version})
+        await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        failed = [task for task in tasks if task.done()]
+        for task in failed:
+            _log.error("a part of the agent ended", exc_info=task.exception())
+        if self.settings.cleanup_on_exit:
+            await self._clean_up()
+        stopped.cancel()
+        await self._end(tasks)
+        return 1 if failed else 0
+
+    # -- parts of it ---------------------------------------------------------------------------------------------
+
+    def _loop(self) -> Loop:
+        owned, adopt = Owned(), False
+        try:
+            owned = self.files.load_owned()
+        except StateFileError as error:
+            adopt = True
+            _log.warning("the record of what is ours cannot be used", extra={"error": error})
+        try:
+            saved = self.files.load_snapshot()
+            if saved:
+                age = max(0, round(time.time() - saved.saved))
+                _log.info("serving from the last good state until the source answers", extra={"age_seconds": age})
+                self.source.seed(saved.snapshot)
+        except StateFileError as error:
+            _log.warning("the last good state cannot be used; nothing is removed until the source answers",
+                         extra={"error": error})  # fmt: skip
+        return Loop(
+            source=self.source,
+            worker=self.worker,
+            view=self.view,
+            election=self.election,
+            standalone=self.settings.manifests is not None,
+            owned=owned,
+            adopt=adopt,
+            passed=self._passed,
+            transition=self._transition,
+        )
+
+    def _wake(self) -> None:
+        self.loop.wake()
+
+    def _heard(self, message: ipc.Message) -> None:
+        self.loop.heard(message)
+
+    def _connection(self, connected: bool) -> None:
+        self.loop.connection(connected)
+
+    def _passed(self, snapshot: Snapshot) -> None:
+        self.view.health, self.view.held = self.source.health, self.source.held
+        if self.source.synced and snapshot is not self._to_save:
+            self._to_save = snapshot
+            if self._saving is None or self._saving.done():
+                self._saving = asyncio.create_task(self._save())
+        if self.status and isinstance(self.source, KubeSource):
+            nodes = {key: item.active_node for key, item in self.source.observed.items()}
+            view = self.view
+            self.status.want(reports(view.resolved, view.claims.active, view.problems, self.settings.node, nodes))
+
+    async def _save(self) -> None:
+        """The last good snapshot, not too often, off the loop."""
+        await asyncio.sleep(max(0.0, self._saved + SAVE_SECONDS - time.monotonic()))
+        self._saved = time.monotonic()
+        if self._to_save is not None:
+            try:
+                await asyncio.to_thread(self.files.save_snapshot, self._to_save)
+            except OSError as error:
+                self.view.state_errors += 1
+                if self._throttle.allows("snapshot", time.monotonic()):
+                    _log.error("the last good state cannot be written", extra={"error": error})
+
+    def _transition(self, message: ipc.StateChanged, resolved: Resolved) -> None:
+        if self.status is None or "Active" not in (message.state, message.previous):
+            return
+        router = next((router for router in resolved.routers if router.name == message.router), None)
+        became = message.state == "Active"
+        for owner in router.owners if router else ():
+            self.status.event(
+                owner,
+                "Normal" if became else "Warning",
+                "Active" if became else "NoLongerActive",
+                f"Node {self.settings.node}: virtual router {message.router} went from {message.previous} to"
+                f" {message.state} ({message.cause})",
+            )
+
+    def _prepare(self) -> None:
+        """Standalone there is no init container, and an agent that restarts alone has none either."""
+        sysctls, originals = Sysctls(self.settings.proc_sys), Originals(self.settings.state_dir)
+        try:
+            # Asking for IPVS loads it, and net.ipv4.vs is there.
+            Kernel(node=self.settings.node, proc_sys=self.settings.proc_sys).close()
+        except OSError:
+            pass  # the loop says so
+        try:
+            failures = prepare(sysctls, originals, boot_id(), REQUIRED)
+        except OSError as error:
+            _log.error("the node's settings cannot be prepared", extra={"error": error})
+            return
+        for failure in failures:
+            _log.error("a setting of the node cannot be written", extra={"error": failure.message})
+
+    def _restore(self) -> None:
+        sysctls, originals = Sysctls(self.settings.proc_sys), Originals(self.settings.state_dir)
+        try:
+            failures = restore(sysctls, originals, boot_id())
+        except OSError as error:
+            _log.error("the node's settings cannot be restored", extra={"error": error})
+            return
+        for failure in failures:
+            _log.error("a setting of the node cannot be restored", extra={"error": failure.message})
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    async def _clean_up(self) -> None:
+        """Nothing is wanted any more; wait until nothing is left."""
+        self.loop.source = Nothing()
+        self.loop.wake()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RELEASE_SECONDS):
+                while self.loop.owned.services or self.loop.owned.loopback:
+                    await asyncio.sleep(0.02)
+
+    async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
+        if self.child:
+            tasks[self._place_of_child()].cancel()
+            await self.child.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        empty = not self.loop.owned.services and not self.loop.owned.loopback
+        if empty and self.loop.have is not None:
+            await self.worker.call(self._restore)
+        if self._to_save is not None:
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self.files.save_snapshot, self._to_save)
+        await self.worker.close()
+        if self.client:
+            await self.client.close()
+        await self.http.close()
+        _log.info("ended", extra={"tables": "none" if empty else "stay for the next agent"})
+
+    def _place_of_child(self) -> int:
+        return 2 + sum(part is not None for part in (self.election,))
+
+    # -- answers -------------------------------------------------------------------------------------------------
+
+    def _metrics(self) -> Answer:
+        self.view.health, self.view.held = self.source.health, self.source.held
+        return 200, CONTENT_TYPE_LATEST, generate_latest(self.registry)
+
+    def _healthz(self) -> Answer:
+        healthy = self.view.healthy(time.monotonic())
+        return (200, "text/plain", b"ok\n") if healthy else (500, "text/plain", b"the loop does not turn\n")
+
+    def _readyz(self) -> Answer:
+        if self.view.ready():
+            return 200, "text/plain", b"ok\n"
+        text = b"tables are not in place yet\n" if self.view.kernel_supported else b"the kernel cannot be programmed\n"
+        return 503, "text/plain", text
+
+
+class Nothing:
+    """A source that wants nothing, and means it."""
+
+    synced = True
+    problems = ()
+
+    def snapshot(self) -> Snapshot:
+        """Empty."""
+        return Snapshot()
+
+    def expire(self) -> None:
+        """Nothing is held back."""
+
+
+def _now() -> str:
+    return datetime.datetime.fromtimestamp(time.time(), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _version() -> str:
+    try:
+        return version("lvs-dr-operator")
+    except PackageNotFoundError:
+        return "unknown"

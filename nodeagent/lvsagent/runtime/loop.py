@@ -1,0 +1,305 @@
+"""The one owner of the agent's state: something happened -> look at everything -> do the difference -> say so."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from lvsagent import ipc
+from lvsagent.core import agent as decide
+from lvsagent.core.diff import Difference, Op, Owned, diff
+from lvsagent.core.failure import OperationFailed
+from lvsagent.core.plan import CONDITION, plan
+from lvsagent.core.state import KernelState, NodeFacts
+from lvsagent.runtime.logs import Throttle
+from lvsagent.runtime.view import View
+from lvsagent.runtime.worker import Worker
+from lvsapi.assign import assign, with_assignments
+from lvsapi.model import IPAddress, Problem, Resolved, Snapshot
+from lvsapi.resolve import resolve
+
+DEBOUNCE_SECONDS = 0.01
+POLL_SECONDS = 5.0
+"""The kernel is read anew: IPVS tells nobody when somebody changes it."""
+RETRY_SECONDS = 1.0
+ELECTION_GRACE_SECONDS = 3.0
+"""An election that does not answer for so long is dead, and its addresses with it."""
+UNSUPPORTED = "KernelUnsupported"
+
+_log = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+    """Where objects come from: ``adapters.kubesource`` or ``adapters.manifests``."""
+
+    @property
+    def synced(self) -> bool: ...
+    @property
+    def problems(self) -> tuple[Problem, ...]: ...
+    def snapshot(self) -> Snapshot | None: ...
+    def expire(self) -> None: ...
+
+
+class Election(Protocol):
+    """What the loop needs of ``adapters.electionclient``."""
+
+    def configure(self, wish: ipc.Configure) -> None: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Loop:
+    """``run`` until cancelled. ``wake`` from anywhere on the same thread."""
+
+    source: Source
+    worker: Worker
+    view: View
+    election: Election | None
+    standalone: bool
+    """Nobody else assigns virtual routers and directors."""
+    owned: Owned
+    adopt: bool = False
+    """The record of what is ours was lost."""
+    passed: Callable[[Snapshot], None] = lambda _: None
+    """Called after each pass that knew something."""
+    transition: Callable[[ipc.StateChanged, Resolved], None] = lambda _, __: None
+    have: KernelState | None = None
+    """As last read; None: read it anew."""
+    facts: NodeFacts | None = None
+    _snapshot: Snapshot | None = None
+    _next_read: float = 0.0
+    _retry: float | None = None
+    _lost: float | None = None
+    _event: asyncio.Event = field(default_factory=asyncio.Event)
+    _throttle: Throttle = field(default_factory=Throttle)
+    _conflicts: frozenset[str] = frozenset()
+
+    def wake(self) -> None:
+        """Something changed: look soon."""
+        self._event.set()
+
+    def heard(self, message: ipc.Message) -> None:
+        """The election said something."""
+        if isinstance(message, ipc.StateChanged):
+            _log.info(
+                "a virtual router changed its state",
+                extra={
+                    "router": message.router,
+                    "from": message.previous,
+                    "to": message.state,
+                    "cause": message.cause,
+                    "active": message.active_address,
+                },
+            )
+            self.transition(message, self.view.resolved)
+        if self.view.claims.heard(message):
+            self.wake()
+
+    def connection(self, connected: bool) -> None:
+        """The election came or went."""
+        self.view.election_connected = connected
+        self._lost = None if connected else time.monotonic()
+        _log.log(
+            logging.INFO if connected else logging.WARNING,
+            "the election answers" if connected else "the election does not answer; its addresses end by themselves",
+        )
+        self.wake()
+
+    async def run(self) -> None:
+        """Turn for ever."""
+        await self._first()
+        while True:
+            try:
+                await asyncio.wait_for(self._event.wait(), self._timeout(time.monotonic()))
+                await asyncio.sleep(DEBOUNCE_SECONDS)
+            except TimeoutError:
+                pass
+            self._event.clear()
+            self.source.expire()
+            try:
+                await self.turn(time.monotonic())
+            except Exception:
+                # A fault of ours must not stop what is served: the tables stay, and the next pass looks again.
+                _log.exception("a pass failed; the tables stay as they are")
+                self.view.errors["pass", "internal"] += 1
+                self.have, self._retry = None, time.monotonic() + RETRY_SECONDS
+            self.view.heartbeat = time.monotonic()
+
+    async def _first(self) -> None:
+        """Come back: hear first which routers are Active here, because their tables must not shrink meanwhile."""
+        deadline = time.monotonic() + RETRY_SECONDS
+        self.view.heartbeat = time.monotonic()
+        while self.election and self.owned.services and self.view.claims.statistics is None:
+            if time.monotonic() >= deadline:
+                break
+            await asyncio.sleep(0.02)
+        self.wake()
+
+    def _timeout(self, now: float) -> float:
+        moments = [self._next_read, self._retry, self.view.claims.waits_until()]
+        if self._lost is not None:
+            moments.append(self._lost + ELECTION_GRACE_SECONDS)
+        future = [moment for moment in moments if moment is not None and moment > now]
+        return max(0.001, min([*future, now + POLL_SECONDS]) - now)
+
+    async def turn(self, now: float) -> None:
+        """One pass over everything."""
+        if self._lost is not None and now - self._lost >= ELECTION_GRACE_SECONDS:
+            self._lost = None
+            self.view.claims.lost()
+        snapshot = self.source.snapshot()
+        if not await self._read(now) or snapshot is None or self.have is None or self.facts is None:
+            if snapshot is not None:
+                self._resolve(snapshot)
+                self.passed(snapshot)
+            return
+        self._resolve(snapshot)
+        wanted = plan(self.view.resolved, self.facts, self.view.claims.active)
+        self.view.plan = wanted
+        difference = diff(wanted.state, self.have, self.owned)
+        step = decide.split(difference.ops, self._claimed(now), self.source.synced)
+        failures: tuple[OperationFailed, ...] = ()
+        self.owned = decide.owning(self.owned, wanted.state, self.have, difference.conflicts, self.adopt)
+        if step.now:
+            failures = await self._apply(step.now)
+            difference = diff(wanted.state, self.have, self.owned)
+        await self._record(wanted.state, difference)
+        self._tell(wanted.routers, wanted.state, difference, now)
+        self._conclude(wanted.problems, difference, failures)
+        self.passed(snapshot)
+
+    async def _read(self, now: float) -> bool:
+        """Read the kernel when it is time. False when it cannot be used."""
+        if self.have is not None and now < self._next_read and (self._retry is None or now < self._retry):
+            return True
+        self._retry = None
+        self._next_read = now + POLL_SECONDS
+        try:
+            self.have, self.facts = await self.worker.read()
+        except OSError as error:
+            self.have = None
+            self._refused(error)
+            return False
+        if not self.view.kernel_supported:
+            _log.info("the kernel can be programmed now")
+        self.view.kernel_supported = True
+        return True
+
+    def _refused(self, error: OSError) -> None:
+        """The kernel has no IPVS or does not let us. Stay and say so: a crash loop would say less."""
+        message = error.strerror or str(error)
+        if self._throttle.allows(message, time.monotonic()):
+            _log.error("the kernel cannot be programmed; trying again", extra={"reason": UNSUPPORTED, "error": message})
+        self.view.kernel_supported, self.view.in_place = False, False
+        self.view.errors["read", "kernel_unsupported"] += 1
+        self.view.problems = tuple(
+            Problem(key=owner, condition=CONDITION, reason=UNSUPPORTED, message=f"{self.view.node}: {message}")
+            for owner in sorted({server.owner for server in self.view.resolved.servers})
+        )
+
+    def _resolve(self, snapshot: Snapshot) -> None:
+        if snapshot == self._snapshot:
+            return
+        self._snapshot = snapshot
+        problems: tuple[Problem, ...] = ()
+        if self.standalone:
+            decided = assign(snapshot)
+            snapshot = with_assignments(snapshot, decided.assignments)
+            problems = decided.problems
+        resolved = resolve(snapshot)
+        found = (*problems, *resolved.problems)
+        for problem in set(found) - set(self.view.resolved.problems):
+            _log.warning(
+                "an object is not wholly served",
+                extra={"object": problem.key, "reason": problem.reason, "error": problem.message},
+            )
+        self.view.resolved = Resolved(servers=resolved.servers, routers=resolved.routers, problems=found)
+
+    def _claimed(self, now: float) -> frozenset[IPAddress] | None:
+        return frozenset() if self.election is None else self.view.claims.claimed(now)
+
+    async def _apply(self, ops: tuple[Op, ...]) -> tuple[OperationFailed, ...]:
+        assert self.have is not None
+        try:
+            applied = await self.worker.apply(ops, self.have, self.owned)
+        except OSError:
+            self.have = None
+            raise
+        self.have = applied.state
+        self.view.programming.observe(applied.seconds)
+        self._unsaved(applied.unsaved)
+        for op in ops:
+            self.view.operations[_operation(op)] += 1
+        for failure in applied.failures:
+            self.view.errors[failure.operation, str(failure.reason)] += 1
+            if self._throttle.allows(failure.message, time.monotonic()):
+                _log.error(
+                    "the kernel refused an operation",
+                    extra={"operation": failure.operation, "reason": str(failure.reason), "error": failure.message},
+                )
+        if applied.failures:
+            self._retry = time.monotonic() + RETRY_SECONDS
+        _log.info(
+            "programmed",
+            extra={**decide.count(ops), "failed": len(applied.failures), "ms": round(applied.seconds * 1000, 1)},
+        )
+        return applied.failures
+
+    async def _record(self, want: KernelState, difference: Difference) -> None:
+        """What is gone from the kernel is ours no longer."""
+        assert self.have is not None
+        owned = decide.owning(self.owned, want, self.have, difference.conflicts, self.adopt)
+        if owned != self.owned:
+            self.owned = owned
+            self._unsaved(await self.worker.save(owned))
+
+    def _unsaved(self, error: str) -> None:
+        if error:
+            self.view.state_errors += 1
+            if self._throttle.allows("state", time.monotonic()):
+                _log.error("the record of what is ours cannot be written", extra={"error": error})
+
+    def _tell(
+        self, routers: tuple[ipc.RouterConfig, ...], want: KernelState, difference: Difference, now: float
+    ) -> None:
+        assert self.have is not None
+        if self.election is None:
+            return
+        claims = self.view.claims
+        incomplete = decide.unfinished(difference.ops, difference.conflicts, want)
+        complete = frozenset(want.loopback & self.have.loopback) - incomplete
+        before = decide.addresses_of(claims.wish) if claims.wish is not None else claims.held()
+        wish = claims.tell(decide.offered(routers, complete, decide.standing(want, self.have), before), now)
+        if wish is not None:
+            self.election.configure(wish)
+            ready = sum(router.ready for router in wish.routers)
+            _log.info(
+                "the election was told",
+                extra={"generation": wish.generation, "routers": len(wish.routers), "ready": ready},
+            )
+
+    def _conclude(
+        self, planned: tuple[Problem, ...], difference: Difference, failures: tuple[OperationFailed, ...]
+    ) -> None:
+        conflicts = frozenset(map(str, difference.conflicts))
+        for conflict in conflicts - self._conflicts:
+            _log.error("a service of somebody else is in the way", extra={"error": conflict})
+        self._conflicts = conflicts
+        fresh = (*planned, *decide.problems_of_pass(self.view.resolved, difference.conflicts, failures))
+        for problem in set(planned) - set(self.view.problems):
+            _log.error(
+                "an object is not wholly served",
+                extra={"object": problem.key, "reason": problem.reason, "error": problem.message},
+            )
+        self.view.problems = fresh
+        self.view.in_place = not failures
+
+    def counts(self) -> Mapping[str, int]:
+        """For tests: operations carried out."""
+        return dict(self.view.operations)
+
+
+def _operation(op: Op) -> str:
+    name = type(op).__name__
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
