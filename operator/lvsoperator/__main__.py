@@ -61,7 +61,7 @@ def run(settings: Settings) -> int:
     try:
         kopf.run(registry=registry(loop.wake), settings=operator_settings(), standalone=True, clusterwide=True)
     except Exception as error:
-        # kopf ends by design after a minute without an answer. Nothing waits for the operator; the kubelet starts it again.
+        # kopf ends by design after a minute without an answer. Nothing waits for the operator; the kubelet restarts it.
         log.critical("kopf gave up watching: %s: %s", type(error).__name__, error)
         return 1
     finally:

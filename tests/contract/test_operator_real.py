@@ -1,0 +1,290 @@
+"""lvs-operator as a process, with the rights of deploy/ and no others, against a real API server."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import yaml
+
+from tests.apiserver import ApiServer, running_api_server
+
+pytestmark = pytest.mark.contract
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 15.0
+"""How long anything may take on a busy machine; the usual is far below one."""
+T = TypeVar("T")
+
+
+def eventually(look: Callable[[], T | None], what: str) -> T:
+    """The first result that is not None; fails after SECONDS."""
+    end = time.monotonic() + SECONDS
+    while (found := look()) is None:
+        if time.monotonic() > end:
+            pytest.fail(f"not within {SECONDS:g} s: {what}")
+        time.sleep(0.05)
+    return found
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A running operator."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def url(self) -> str:
+        def serving() -> str | None:
+            found = re.search(r"/readyz on 127\.0\.0\.1:(\d+)", self.log.read_text())
+            return found and f"http://127.0.0.1:{found[1]}"
+
+        return eventually(serving, "the operator listens")
+
+    def ask(self, path: str) -> tuple[int, str]:
+        """HTTP status and text."""
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def passes(self) -> int:
+        """Passes over all objects until now."""
+        found = re.findall(r"^lvs_reconcile_total{.*} (\d+)", self.ask("/metrics")[1], re.MULTILINE)
+        return sum(map(int, found))
+
+    def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=SECONDS)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The API server with deploy/ applied and three nodes, and ways to look at it."""
+
+    server: ApiServer
+    home: Path
+
+    @contextmanager
+    def operator(self, account: str = "lvs-operator", **env: str) -> Iterator[Operator]:
+        """Run the operator as a service account of lvs-system; ready when its first pass succeeded."""
+        token = self.kubectl("create", "token", account, "-n", "lvs-system").strip()
+        config = yaml.safe_load(self.server.kubeconfig.read_text())
+        config["users"][0]["user"] = {"token": token}
+        kubeconfig = self.home / f"{account}.kubeconfig"
+        kubeconfig.write_text(yaml.safe_dump(config))
+        log = self.home / f"operator-{time.monotonic_ns()}.log"
+        variables = {"KUBECONFIG": str(kubeconfig), "LVS_LISTEN": "127.0.0.1", "LVS_PORT": "0", **env}
+        with log.open("wb") as out:
+            command = [sys.executable, "-m", "lvsoperator"]
+            process = subprocess.Popen(command, env={**os.environ, **variables}, stdout=out, stderr=out)
+        try:
+            yield Operator(process=process, log=log)
+        finally:
+            process.kill()
+            process.wait()
+
+    @contextmanager
+    def ready_operator(self) -> Iterator[Operator]:
+        """As ``operator``, after its first complete pass."""
+        with self.operator() as operator:
+            eventually(lambda: operator.ask("/readyz")[0] == 200 or None, "the operator is ready")
+            yield operator
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        """Standard output; fails when kubectl does."""
+        done = self.server.kubectl(*arguments, stdin=stdin)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def get(self, *arguments: str) -> dict[str, Any] | None:
+        """An object, None if there is none."""
+        done = self.server.kubectl("get", *arguments, "-o", "json")
+        return None if done.returncode else dict(json.loads(done.stdout))
+
+    def apply(self, *objects: dict[str, Any]) -> None:
+        """Server-side apply."""
+        text = yaml.safe_dump_all(objects)
+        self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=text)
+
+    def condition(self, name: str, type_: str, status: str, generation: int = 1) -> dict[str, Any]:
+        """Wait for a condition of a VirtualService in the namespace default."""
+
+        def look() -> dict[str, Any] | None:
+            obj = self.get("lvsvs", name, "-n", "default") or {}
+            for item in obj.get("status", {}).get("conditions", []):
+                if (item["type"], item["status"], item["observedGeneration"]) == (type_, status, generation):
+                    return dict(item)
+            return None
+
+        return eventually(look, f"{name}: {type_}={status}")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    home = tmp_path_factory.mktemp("operator")
+    with running_api_server(tmp_path_factory.mktemp("operator-apiserver")) as server:
+        found = Cluster(server, home)
+        found.kubectl("apply", "--server-side", "-k", str(ROOT / "deploy"))
+        found.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        for number in (1, 2, 3):
+            name = f"node{number}"
+            found.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
+            address = {"type": "InternalIP", "address": f"192.168.139.{100 + number}"}
+            patch = json.dumps({"status": {"addresses": [address]}})
+            found.kubectl("patch", "node", name, "--subresource=status", "--type=merge", "-p", patch)
+        yield found
+
+
+@pytest.fixture
+def clean(cluster: Cluster) -> Iterator[Cluster]:
+    yield cluster
+    cluster.kubectl("delete", "lvsvs,services", "-n", "default", "-l", "test=yes")
+
+
+def service(name: str = "web", port: str = "http") -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": "default", "labels": {"test": "yes"}},
+        "spec": {"ports": [{"name": port, "port": 80, "targetPort": 8080}]},
+    }
+
+
+def virtual_service(name: str, address: str, **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "lvsdr.io/v1alpha1",
+        "kind": "VirtualService",
+        "metadata": {"name": name, "namespace": "default", "labels": {"test": "yes"}},
+        "spec": {"addresses": [address], "ports": [{"port": 80}], "serviceRef": {"name": "web"}, **spec},
+    }
+
+
+def test_a_lone_virtual_service_gets_a_router_directors_and_conditions_and_nothing_else(clean: Cluster) -> None:
+    clean.apply(service(), virtual_service("web", "192.168.139.123"))
+    with clean.ready_operator() as operator:
+        clean.condition("web", "Accepted", "True")
+        clean.condition("web", "ResolvedRefs", "True")
+        obj = clean.get("lvsvs", "web", "-n", "default")
+        assert obj is not None
+        assert 200 <= obj["status"]["virtualRouterID"] <= 215
+        assert {d["node"] for d in obj["status"]["directors"]} == {"node1", "node2", "node3"}
+        assert "finalizers" not in obj["metadata"]
+        assert "annotations" not in obj["metadata"]
+        vrid = obj["status"]["virtualRouterID"]
+        line = f'lvs_virtualservice_info{{class="default",namespace="default",virtualservice="web",vrid="{vrid}"}} 1.0'
+        assert line in operator.ask("/metrics")[1]
+        assert operator.ask("/healthz") == (200, "ok\n")
+        assert operator.ask("/nothing")[0] == 404
+        assert operator.stop() == 0
+
+
+def test_what_is_created_and_changed_while_it_runs_is_answered_without_waiting_for_the_next_full_pass(
+    clean: Cluster,
+) -> None:
+    with clean.ready_operator():
+        clean.apply(virtual_service("web", "192.168.139.123"))
+        missing = clean.condition("web", "ResolvedRefs", "False")
+        assert missing["reason"] == "ServiceNotFound"
+        assert "default/web" in missing["message"]
+        clean.apply(service())
+        clean.condition("web", "ResolvedRefs", "True")
+        clean.apply(virtual_service("web", "192.168.139.123", ports=[{"port": 80, "targetPort": "metrics"}]))
+        wrong = clean.condition("web", "ResolvedRefs", "False", generation=2)
+        assert wrong["reason"] == "PortNotFound"
+        assert "http (TCP 80)" in wrong["message"]
+
+
+def test_the_younger_of_two_with_one_address_is_refused_by_name_with_an_event(clean: Cluster) -> None:
+    clean.apply(service(), virtual_service("older", "192.168.139.123"))
+    time.sleep(1.1)  # creationTimestamp has whole seconds
+    clean.apply(virtual_service("younger", "192.168.139.123"))
+    with clean.ready_operator():
+        clean.condition("older", "Accepted", "True")
+        refused = clean.condition("younger", "Accepted", "False")
+        assert refused["reason"] == "AddressConflict"
+        assert "default/older" in refused["message"]
+
+        def event() -> dict[str, Any] | None:
+            field = "--field-selector=involvedObject.name=younger"
+            found = clean.get("events", "-n", "default", field)
+            return next(iter((found or {}).get("items", [])), None)
+
+        said = eventually(event, "an event about the younger one")
+        assert (said["type"], said["reason"], said["message"]) == ("Warning", "AddressConflict", refused["message"])
+        clean.kubectl("delete", "lvsvs", "older", "-n", "default")
+        clean.condition("younger", "Accepted", "True")
+
+
+def test_a_restart_changes_nothing_anywhere(clean: Cluster) -> None:
+    clean.apply(service(), virtual_service("web", "192.168.139.123"), virtual_service("bad", "192.168.139.101"))
+
+    def versions() -> list[str]:
+        kinds = "lvsvs,services,events,nodes,daemonsets,deployments"
+        found = clean.get(kinds, "-A")
+        assert found is not None
+        return sorted(f"{o['kind']} {o['metadata']['name']} {o['metadata']['resourceVersion']}" for o in found["items"])
+
+    with clean.ready_operator() as operator:
+        clean.condition("bad", "Accepted", "False")
+        assert operator.stop() == 0
+    before = versions()
+    with clean.ready_operator() as operator:
+        # every watch has begun and its first events were looked at
+        eventually(lambda: operator.passes() >= 2 or None, "a second pass")
+        eventually(lambda: "kopf" not in operator.log.read_text() or None, "no complaint of kopf")
+    assert versions() == before
+
+
+def test_the_daemonset_belongs_to_the_deployment_and_is_put_right_when_somebody_touches_it(clean: Cluster) -> None:
+    where = ("daemonset", "lvs-agent", "-n", "lvs-system")
+    with clean.ready_operator():
+        found = eventually(lambda: clean.get(*where), "the DaemonSet")
+        deployment = clean.get("deployment", "lvs-operator", "-n", "lvs-system")
+        assert deployment is not None
+        assert found["metadata"]["ownerReferences"][0]["uid"] == deployment["metadata"]["uid"]
+        image = json.dumps([{"op": "replace", "path": "/spec/template/spec/containers/1/image", "value": "other"}])
+        clean.kubectl("patch", *where, "--type=json", "-p", image)
+
+        def mended() -> bool | None:
+            containers = (clean.get(*where) or {})["spec"]["template"]["spec"]["containers"]
+            return all(c["image"] == "lvs-dr-agent:dev" for c in containers) or None
+
+        eventually(mended, "the image is put right")
+        clean.kubectl("delete", *where)
+        again = eventually(lambda: clean.get(*where), "the DaemonSet is back")
+        assert again["metadata"]["uid"] != found["metadata"]["uid"]
+
+
+def test_without_the_rights_it_changes_nothing_and_says_which_right_is_missing(clean: Cluster) -> None:
+    clean.apply(service(), virtual_service("web", "192.168.139.123"))
+    with clean.operator(account="lvs-agent") as operator:
+        eventually(lambda: operator.passes() >= 1 or None, "a pass")
+        status, words = operator.ask("/readyz")
+        assert status == 503
+        assert "deployments.apps" in words
+        assert "forbidden" in words
+    obj = clean.get("lvsvs", "web", "-n", "default")
+    assert obj is not None
+    assert "status" not in obj
+
+
+def test_an_unusable_setting_ends_it_with_the_name_of_the_variable(clean: Cluster) -> None:
+    with clean.operator(LVS_PORT="http") as operator:
+        assert operator.process.wait(timeout=SECONDS) == 2
+        assert "LVS_PORT: 'http': must be a number from 0 to 65535" in operator.log.read_text()
