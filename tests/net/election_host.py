@@ -12,8 +12,9 @@ import threading
 import time
 from pathlib import Path
 
+from tests.net.lan import Lan
+
 from lvsagent import ipc
-from net.lan import Lan
 
 VIP = "10.0.0.200"
 

@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from net.lan import Lan
+from tests.net.lan import Lan
 
 CONFIGURATION = """
 global_defs {{ vrrp_version 3 }}
