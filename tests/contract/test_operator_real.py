@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 import pytest
 import yaml
-
 from tests.apiserver import ApiServer, running_api_server
 
 pytestmark = pytest.mark.contract
