@@ -103,6 +103,25 @@ def test_a_claim_is_answered_at_once_but_not_more_than_once_a_second() -> None:
     assert announcements.deadline == 6.0
 
 
+def test_a_first_claim_does_not_wait_for_the_schedule() -> None:
+    announcements = Announcements()
+    announcements.start(0.0)
+    rounds(announcements, 0.6)
+    announcements.claimed(0.7)
+    assert announcements.due(0.7)
+    assert announcements.deadline == 1.0
+
+
+def test_a_round_of_the_schedule_answers_a_claim_that_waits() -> None:
+    announcements = Announcements()
+    announcements.start(0.0)
+    announcements.claimed(0.0)
+    assert announcements.due(0.0)
+    announcements.claimed(0.01)
+    assert announcements.due(0.05)
+    assert announcements.deadline == 0.1
+
+
 def test_a_claim_while_not_active_is_nobodys_business() -> None:
     announcements = Announcements()
     announcements.claimed(5.0)

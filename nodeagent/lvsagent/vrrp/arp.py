@@ -58,12 +58,16 @@ class Announcements:
     """When the next round is due; None: not announcing."""
     _started: float = field(default=0.0, init=False)
     _next: int = field(default=0, init=False)
-    _last: float = field(default=0.0, init=False)
+    _claimed: bool = field(default=False, init=False)
+    """Somebody claimed an address since the last round."""
+    _answered: float = field(default=-CLAIM_INTERVAL, init=False)
+    """When the last such claim was answered."""
 
     def start(self, now: float) -> None:
         """A take-over: the first round is due at once."""
         self._started = now
         self._next = 0
+        self._claimed = False
         self.deadline = now
 
     def stop(self) -> None:
@@ -74,13 +78,16 @@ class Announcements:
         """Is a round to be sent now? Rounds missed meanwhile are one."""
         if self.deadline is None or now < self.deadline:
             return False
-        self._last = now
+        if self._claimed:
+            self._claimed = False
+            self._answered = now
         while self._next < len(SCHEDULE) and self._started + SCHEDULE[self._next] <= now:
             self._next += 1
         self.deadline = self._started + SCHEDULE[self._next] if self._next < len(SCHEDULE) else now + REFRESH
         return True
 
     def claimed(self, now: float) -> None:
-        """Somebody else claimed an address: the next round is due at once, at most one in CLAIM_INTERVAL seconds."""
+        """Somebody else claimed an address: the next round is due at once; of many claims, one in CLAIM_INTERVAL."""
         if self.deadline is not None:
-            self.deadline = min(self.deadline, max(now, self._last + CLAIM_INTERVAL))
+            self._claimed = True
+            self.deadline = min(self.deadline, max(now, self._answered + CLAIM_INTERVAL))
