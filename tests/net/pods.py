@@ -1,0 +1,142 @@
+"""Nodes with pods on a Lan: each node has a bridge ``cni0``, each pod a namespace of its own behind it.
+
+Pod network 10.244.K.0/24 on node K, routed between the nodes as a CNI without an overlay does.
+"""
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.net.lan import Lan
+
+from lvsagent.adapters.kernel import Kernel
+from lvsagent.core.diff import Owned, claim, diff
+from lvsagent.core.plan import plan
+from lvsagent.core.state import KernelState
+from lvsapi.model import Resolved
+
+POD_PORT = 8080
+SERVER = """
+import socket, sys, threading
+name = sys.argv[1]
+def serve(connection, peer):
+    with connection, connection.makefile("rwb") as stream:
+        for line in stream:
+            stream.write(f"{name} {peer[0]} {line.decode()}".encode())
+            stream.flush()
+listener = socket.create_server(("0.0.0.0", int(sys.argv[2])), backlog=512)
+print("listening", flush=True)
+while True:
+    threading.Thread(target=serve, args=listener.accept(), daemon=True).start()
+"""
+
+
+class Connection:
+    """A held TCP connection of the client to the VIP."""
+
+    def __init__(self, opened: socket.socket) -> None:
+        self._stream = opened.makefile("rwb")
+        self.pod, self.seen_client = self.ask()
+
+    def ask(self) -> tuple[str, str]:
+        """(pod that answers, client address that it sees). Raises OSError when nobody does."""
+        self._stream.write(b"hello\n")
+        self._stream.flush()
+        line = self._stream.readline().decode().split()
+        if len(line) != 3:
+            raise ConnectionError(f"half an answer: {line}")
+        return line[0], line[1]
+
+    def lives(self) -> bool:
+        """Whether the same pod still answers."""
+        try:
+            return self.ask()[0] == self.pod
+        except OSError:
+            return False
+
+
+class PodLan:
+    """Nodes n1, n2, … with pods p1, p2, … (pod K on node K), a client, and the real plan and kernel code on each."""
+
+    def __init__(self, lan: Lan, nodes: int) -> None:
+        self.lan = lan
+        self.nodes = [f"n{k}" for k in range(1, nodes + 1)]
+        self.owned = {node: Owned() for node in self.nodes}
+        lan.add_host("client", "10.0.0.100/24")
+        for k, node in enumerate(self.nodes, 1):
+            lan.add_host(node, f"10.0.0.{20 + k}/24")
+            self._bridge(node, k)
+        for k, node in enumerate(self.nodes, 1):
+            for other in range(1, nodes + 1):
+                if other != k:
+                    lan.run(node, ["ip", "route", "add", f"10.244.{other}.0/24", "via", f"10.0.0.{20 + other}"])
+
+    def _bridge(self, node: str, k: int) -> None:
+        lan, pod = self.lan, f"p{k}"
+        # A pod is a host of the LAN whose cable is moved from the switch to the node's bridge.
+        lan.add_host(pod)
+        lan.run(node, ["ip", "link", "add", "cni0", "type", "bridge"])
+        lan.run(node, ["ip", "address", "add", f"10.244.{k}.1/24", "dev", "cni0"])
+        lan.run("switch", ["ip", "link", "set", "dev", pod, "nomaster", "netns", lan.namespace(node)])
+        lan.run(node, ["ip", "link", "set", "dev", pod, "master", "cni0", "up"])
+        lan.run(node, ["ip", "link", "set", "dev", "cni0", "up"])
+        lan.run(pod, ["ip", "address", "add", f"10.244.{k}.11/24", "dev", "eth0"])
+        lan.run(pod, ["ip", "route", "add", "default", "via", f"10.244.{k}.1"])
+
+    def serve(self, folder: Path) -> None:
+        """Start the pods' servers and wait until they listen."""
+        logs = []
+        for k, _ in enumerate(self.nodes, 1):
+            log = folder / f"p{k}.log"
+            self.lan.popen(f"p{k}", [sys.executable, "-I", "-S", "-c", SERVER, f"p{k}", str(POD_PORT)], log=log)
+            logs.append(log)
+        for log in logs:
+            self.lan.run("client", ["timeout", "10", "sh", "-c", f"until grep -q listening {log}; do sleep 0.05; done"])
+
+    @contextmanager
+    def kernel(self, node: str) -> Iterator[Kernel]:
+        """The node's kernel; this thread is in the node while it lasts."""
+        with self.lan.inside(node), Kernel(node=node, proc_sys=Path("/proc/sys")) as kernel:
+            yield kernel
+
+    def program(self, node: str, resolved: Resolved, active: frozenset[str] = frozenset()) -> KernelState:
+        """One pass of the agent: plan, diff, apply, read back. Asserts that a second pass has nothing to do."""
+        with self.kernel(node) as kernel:
+            want = plan(resolved, kernel.facts(), active).state
+            have = kernel.read()
+            difference = diff(want, have, self.owned[node])
+            self.owned[node] = claim(want, have, self.owned[node])
+            assert not difference.conflicts
+            assert kernel.apply(difference.ops) == ()
+            after = kernel.read()
+            assert diff(want, after, self.owned[node]).ops == ()
+            return after
+
+    def connect(self, address: str, port: int, timeout: float = 3.0) -> Connection:
+        """A new connection from the client."""
+        opened = self.lan.socket("client", socket.AF_INET, socket.SOCK_STREAM)
+        opened.settimeout(timeout)
+        opened.connect((address, port))
+        return Connection(opened)
+
+    def hold(self, node: str, address: str, lifetime: int = 250) -> None:
+        """What the election does: the VIP on the uplink, fenced (lifetime in seconds), and a gratuitous ARP request."""
+        lasting = ["valid_lft", str(lifetime), "preferred_lft", str(lifetime)]
+        self.lan.run(node, ["ip", "address", "add", f"{address}/32", "dev", "eth0", *lasting, "noprefixroute"])
+        mac, vip = bytes.fromhex(self.lan.mac(node).replace(":", "")), socket.inet_aton(address)
+        arp = bytes.fromhex("0001080006040001") + mac + vip + b"\xff" * 6 + vip
+        with self.lan.inside(node), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as packet:
+            packet.bind(("eth0", 0))
+            packet.send(b"\xff" * 6 + mac + b"\x08\x06" + arp)
+
+    def release(self, node: str, address: str) -> None:
+        """The VIP leaves the uplink."""
+        self.lan.run(node, ["ip", "address", "del", f"{address}/32", "dev", "eth0"])
+
+
+def own_namespace() -> int:
+    """Inode of this thread's network namespace."""
+    return os.stat("/proc/thread-self/ns/net").st_ino

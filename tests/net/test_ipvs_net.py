@@ -1,0 +1,399 @@
+"""The kernel as the judge of what we program; pyroute2 and ipvsadm as independent readers of it."""
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+
+import pytest
+from pyroute2 import IPVS, IPVSService
+from tests.net.lan import Lan
+
+from lvsagent import node_init
+from lvsagent.adapters import ipvs as wire
+from lvsagent.adapters.kernel import Kernel
+from lvsagent.core.diff import (
+    AddDestination,
+    AddLoopback,
+    AddService,
+    DeleteDestination,
+    DeleteLoopback,
+    DeleteService,
+    EditDestination,
+    EditService,
+    Op,
+    Owned,
+    SetSysctl,
+    apply,
+    diff,
+    removal_brake,
+)
+from lvsagent.core.failure import Reason
+from lvsagent.core.state import Destination, ForwardMethod, KernelState, Service, ServiceKey
+from lvsagent.core.sysctl import REQUIRED
+from lvsapi.model import IPAddress, Protocol
+
+pytestmark = pytest.mark.net
+VIP, VIP6 = ip_address("10.0.0.200"), ip_address("fd00::200")
+KEY = ServiceKey(VIP, Protocol.TCP, 80)
+M, T, D = ForwardMethod.MASQUERADE, ForwardMethod.TUNNEL, ForwardMethod.DIRECT_ROUTE
+
+
+@pytest.fixture
+def kernel() -> Iterator[Kernel]:
+    """The kernel of a fresh host; this thread, and so every command of the test, is in it."""
+    with Lan() as lan:
+        lan.add_host("n1", "10.0.0.21/24")
+        with lan.inside("n1"), Kernel(node="n1", proc_sys=Path("/proc/sys")) as kernel:
+            yield kernel
+
+
+def pod(number: int, weight: int = 1, method: ForwardMethod = D, port: int = 8080) -> Destination:
+    return Destination(ip_address(f"10.244.0.{number}"), port, method, weight)
+
+
+def service(*destinations: Destination, key: ServiceKey = KEY, scheduler: str = "mh", flags: int = 0x18) -> Service:
+    return Service(key=key, scheduler=scheduler, flags=flags, destinations=destinations)
+
+
+def wanted(*services: Service) -> KernelState:
+    found = {one.key: one for one in services}
+    return KernelState(services=found, loopback=frozenset(key.address for key in found), sysctls=REQUIRED)
+
+
+def make(kernel: Kernel, want: KernelState, owned: Owned | None = None) -> tuple[Op, ...]:
+    """One pass; nothing may fail."""
+    have = kernel.read()
+    ours = Owned(services=frozenset(have.services), loopback=have.loopback) if owned is None else owned
+    difference = diff(want, have, ours)
+    assert kernel.apply(difference.ops) == ()
+    return difference.ops
+
+
+def command(*argv: str) -> str:
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+
+EVERYTHING = wanted(
+    service(pod(1, method=M), pod(2), pod(3, weight=0), pod(4, weight=7, method=T)),
+    service(pod(1), key=replace(KEY, protocol=Protocol.UDP, port=53), scheduler="rr", flags=0),
+    service(pod(1), key=replace(KEY, protocol=Protocol.SCTP, port=5060), scheduler="wlc", flags=0),
+    service(
+        Destination(ip_address("fd00:1::11"), 8080, M, 1),
+        Destination(ip_address("fd00:2::11"), 8080, D, 1),
+        key=ServiceKey(VIP6, Protocol.TCP, 80),
+    ),
+)
+
+
+def test_everything_that_was_programmed_is_read_back_and_a_second_pass_writes_nothing(kernel: Kernel) -> None:
+    ops = make(kernel, EVERYTHING)
+    now = kernel.read()
+    assert now == EVERYTHING
+    assert diff(EVERYTHING, now, Owned()).ops == ()
+    assert kernel.readback(ops, KernelState()) == EVERYTHING
+
+
+def test_the_model_of_the_kernel_and_the_kernel_agree_after_every_operation(kernel: Kernel) -> None:
+    later = wanted(service(pod(2, weight=0), pod(3), pod(5), pod(9)), service(pod(1), key=replace(KEY, port=81)))
+    for want in (EVERYTHING, later, replace(KernelState(), sysctls=REQUIRED)):
+        model = kernel.read()
+        for op in diff(want, model, Owned(services=frozenset(model.services), loopback=model.loopback)).ops:
+            assert kernel.apply([op]) == ()
+            model = apply(model, op)
+            assert kernel.read() == model
+
+
+def judged_by_pyroute2() -> dict[str, tuple[str, int, set[tuple[str, int, int, int]]]]:
+    """Scheduler, flags and destinations by service, as pyroute2 reads them."""
+    found = {}
+    ipvs = IPVS()
+    try:
+        for message in ipvs.service("dump"):
+            attributes = message.get_attr("IPVS_CMD_ATTR_SERVICE")
+            get = attributes.get_attr
+            key = IPVSService.from_message(message)
+            destinations = set()
+            for answer in ipvs.dest("dump", service=key):
+                one = answer.get_attr("IPVS_CMD_ATTR_DEST").get_attr
+                values = (one(f"IPVS_DEST_ATTR_{name}") for name in ("PORT", "FWD_METHOD", "WEIGHT"))
+                destinations.add((str(one("IPVS_DEST_ATTR_ADDR")), *values))
+            name = f"{get('IPVS_SVC_ATTR_ADDR')} {get('IPVS_SVC_ATTR_PROTOCOL')} {get('IPVS_SVC_ATTR_PORT')}"
+            found[name] = (get("IPVS_SVC_ATTR_SCHED_NAME"), get("IPVS_SVC_ATTR_FLAGS")["flags"] & ~2, destinations)
+    finally:
+        ipvs.close()
+    return found
+
+
+def test_pyroute2_reads_what_we_wrote(kernel: Kernel) -> None:
+    make(kernel, EVERYTHING)
+    numbers = {Protocol.TCP: 6, Protocol.UDP: 17, Protocol.SCTP: 132}
+    assert judged_by_pyroute2() == {
+        f"{key.address} {numbers[key.protocol]} {key.port}": (
+            one.scheduler,
+            one.flags,
+            {(str(d.address), d.port, int(d.method), d.weight) for d in one.destinations},
+        )
+        for key, one in EVERYTHING.services.items()
+    }
+
+
+def test_ipvsadm_reads_what_we_wrote(kernel: Kernel) -> None:
+    make(kernel, EVERYTHING)
+    lines = command("ipvsadm", "-Sn").splitlines()
+    for line in (
+        "-A -t 10.0.0.200:80 -s mh -b mh-fallback,mh-port",
+        "-a -t 10.0.0.200:80 -r 10.244.0.1:8080 -m -w 1",
+        "-a -t 10.0.0.200:80 -r 10.244.0.2:8080 -g -w 1",
+        "-a -t 10.0.0.200:80 -r 10.244.0.3:8080 -g -w 0",
+        "-A -u 10.0.0.200:53 -s rr",
+        "-A -t [fd00::200]:80 -s mh -b mh-fallback,mh-port",
+        "-a -t [fd00::200]:80 -r [fd00:1::11]:8080 -m -w 1",
+    ):
+        assert line in [text.strip() for text in lines]
+    assert any(line.startswith("-a -t 10.0.0.200:80 -r 10.244.0.4:8080 -i -w 7") for line in lines)
+
+
+def test_what_ipvsadm_wrote_is_read_by_us(kernel: Kernel) -> None:
+    command("ipvsadm", "-A", "-t", "10.0.0.9:81", "-s", "wlc", "-p", "60")
+    command("ipvsadm", "-a", "-t", "10.0.0.9:81", "-r", "10.0.0.31:81", "-g", "-w", "3")
+    command("ipvsadm", "-A", "-f", "119", "-s", "rr")
+    foreign = ServiceKey(ip_address("10.0.0.9"), Protocol.TCP, 81)
+    destination = Destination(ip_address("10.0.0.31"), 81, D, 3)
+    assert kernel.read().services == {foreign: service(destination, key=foreign, scheduler="wlc", flags=1)}
+
+
+def test_foreign_services_and_addresses_stay_byte_for_byte(kernel: Kernel) -> None:
+    command("ipvsadm", "-A", "-t", "10.0.0.9:81", "-s", "wlc", "-p", "60")
+    command("ipvsadm", "-a", "-t", "10.0.0.9:81", "-r", "10.0.0.31:81", "-g", "-w", "3")
+    command("ipvsadm", "-A", "-t", "10.0.0.200:80", "-s", "lc")
+    command("ip", "address", "add", "10.0.0.9/32", "dev", "lo")
+    before = command("ipvsadm", "-Sn"), command("ip", "address", "show", "dev", "lo")
+    have = kernel.read()
+    difference = diff(wanted(service(pod(1))), have, Owned())
+    assert [str(c.key) for c in difference.conflicts] == ["TCP 10.0.0.200:80"]
+    mine = wanted(service(pod(1), key=replace(KEY, address=ip_address("10.0.0.201"))))
+    make(kernel, mine, Owned())
+    make(kernel, KernelState(), Owned(services=frozenset(mine.services), loopback=mine.loopback))
+    assert (command("ipvsadm", "-Sn"), command("ip", "address", "show", "dev", "lo")) == before
+
+
+ABSENT = replace(KEY, port=9)
+
+
+@pytest.mark.parametrize(
+    ("op", "reason", "word"),
+    [
+        (AddService(KEY, "mh", 0), Reason.ALREADY_EXISTS, "TCP 10.0.0.200:80"),
+        (AddService(ABSENT, "nonesuch", 0), Reason.NO_SUCH_SCHEDULER, "modprobe ip_vs_"),
+        (EditService(ABSENT, "mh", 0), Reason.NO_SUCH_SERVICE, "EditService"),
+        (DeleteService(ABSENT), Reason.NO_SUCH_SERVICE, "10.0.0.200:9"),
+        (AddDestination(KEY, pod(1)), Reason.ALREADY_EXISTS, "10.244.0.1:8080"),
+        (AddDestination(ABSENT, pod(1)), Reason.NO_SUCH_SERVICE, "10.244.0.1:8080"),
+        (EditDestination(KEY, pod(99)), Reason.NO_SUCH_DESTINATION, "10.244.0.99:8080"),
+        (DeleteDestination(KEY, pod(99)), Reason.NO_SUCH_DESTINATION, "10.244.0.99:8080"),
+        (AddLoopback(VIP), Reason.ALREADY_EXISTS, "10.0.0.200"),
+        (DeleteLoopback(VIP6), Reason.NO_SUCH_ADDRESS, "fd00::200"),
+        (SetSysctl("net/ipv4/vs/nonesuch", "1"), Reason.NO_SUCH_SYSCTL, "nonesuch"),
+    ],
+)
+def test_every_refusal_has_a_name_and_the_rest_of_the_batch_is_done(
+    kernel: Kernel, op: Op, reason: Reason, word: str
+) -> None:
+    make(kernel, wanted(service(pod(1))))
+    others = replace(KEY, address=ip_address("10.0.0.202"))
+    (failure,) = kernel.apply([AddService(others, "rr", 0), op, AddDestination(others, pod(7))])
+    assert (failure.op, failure.reason) == (op, reason)
+    assert word in failure.message
+    assert failure.operation.replace("_", "") == type(op).__name__.lower()
+    assert kernel.read().services[others].destinations == (pod(7),)
+
+
+def test_an_address_whose_table_failed_is_held_back(kernel: Kernel) -> None:
+    ops: list[Op] = [AddService(KEY, "nonesuch", 0), AddLoopback(VIP), AddLoopback(ip_address("10.0.0.203"))]
+    assert [f.reason for f in kernel.apply(ops)] == [Reason.NO_SUCH_SCHEDULER, Reason.HELD_BACK]
+    assert kernel.read().loopback == {ip_address("10.0.0.203")}
+
+
+def test_a_service_whose_address_stayed_is_held_back(kernel: Kernel) -> None:
+    make(kernel, wanted(service(pod(1))))
+    command("ip", "address", "del", f"{VIP}/32", "dev", "lo")
+    failures = kernel.apply([DeleteLoopback(VIP), DeleteService(KEY)])
+    assert [f.reason for f in failures] == [Reason.NO_SUCH_ADDRESS, Reason.HELD_BACK]
+    assert KEY in kernel.read().services
+
+
+def test_addresses_on_lo_are_host_addresses_with_scope_host(kernel: Kernel) -> None:
+    make(kernel, EVERYTHING)
+    text = command("ip", "address", "show", "dev", "lo")
+    assert "inet 10.0.0.200/32 scope host lo" in text
+    assert "inet6 fd00::200/128" in text
+    assert "tentative" not in text
+
+
+def test_facts_are_what_ip_shows(kernel: Kernel) -> None:
+    command("ip", "route", "add", "default", "via", "10.0.0.1")
+    command(
+        "ip", "address", "add", "10.0.0.200/32", "dev", "eth0", "valid_lft", "2", "preferred_lft", "2", "noprefixroute"
+    )
+    facts = kernel.facts()
+    eth0 = next(i for i in facts.interfaces if i.name == "eth0")
+    assert [str(a) for a in eth0.addresses if a.version == 4] == ["10.0.0.21/24"]
+    assert f"link/ether {eth0.mac} " in command("ip", "link", "show", "dev", "eth0")
+    assert eth0.up
+    assert facts.default_interface[4] == "eth0"
+    assert facts.node == "n1"
+
+
+# -- how many, how fast ----------------------------------------------------------------------------------------------
+
+
+def test_a_thousand_services_of_ten_destinations_from_nothing(kernel: Kernel) -> None:
+    keys = [ServiceKey(ip_address(f"10.77.{n // 250}.{n % 250 + 1}"), Protocol.TCP, 80) for n in range(1000)]
+    want = wanted(*(service(*(pod(n + 1) for n in range(10)), key=key) for key in keys))
+    have = kernel.read()
+    begin = time.monotonic()
+    ops = diff(want, have, Owned()).ops
+    failures = kernel.apply(ops)
+    seconds = time.monotonic() - begin
+    assert failures == ()
+    begin = time.monotonic()
+    now = kernel.read()
+    reading = time.monotonic() - begin
+    assert now == want
+    assert diff(want, now, Owned()).ops == ()
+    begin = time.monotonic()
+    small = [EditDestination(keys[0], pod(1, weight=0))]
+    assert kernel.apply(small) == ()
+    assert kernel.readback(small, now).services[keys[0]].destinations[0].weight == 0
+    touched = time.monotonic() - begin
+    print(f"{len(ops)} operations in {seconds:.3f} s, whole read {reading:.3f} s, one change {touched:.4f} s")
+    assert seconds <= 2
+    assert touched <= 0.1
+    ours = Owned(services=frozenset(want.services), loopback=want.loopback)
+    nothing = diff(KernelState(), kernel.read(), ours)
+    assert removal_brake(nothing.ops, now, ours)
+    assert kernel.apply(nothing.ops) == ()
+    assert kernel.read().services == {}
+
+
+def test_reading_and_an_unchanged_pass_leave_the_kernel_alone(kernel: Kernel) -> None:
+    make(kernel, EVERYTHING)
+    monitor = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+    monitor.bind((0, (1 << 4) | (1 << 8)))  # RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
+    monitor.setblocking(False)
+    before = command("ipvsadm", "-Sn")
+    assert make(kernel, EVERYTHING) == ()
+    assert command("ipvsadm", "-Sn") == before
+    with pytest.raises(BlockingIOError):
+        monitor.recv(4096)
+    monitor.close()
+
+
+# -- which destination -----------------------------------------------------------------------------------------------
+
+
+def choices(kernel: Kernel, key: ServiceKey, count: int = 600) -> dict[int, str]:
+    """Destination by client port of so many datagrams to the VIP, as /proc/net/ip_vs_conn shows them."""
+    for port in range(20000, 20000 + count):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram:
+            datagram.bind(("10.0.0.21", port))
+            datagram.sendto(b"x", (str(key.address), key.port))
+    found = {}
+    for line in Path("/proc/thread-self/net/ip_vs_conn").read_text().splitlines()[1:]:
+        _, _, client_port, _, vip_port, destination, *_ = line.split()
+        if int(vip_port, 16) == key.port:
+            found[int(client_port, 16)] = destination
+    return found
+
+
+def reachable() -> None:
+    """The pods have a next hop, which swallows what it gets."""
+    command("ip", "route", "add", "10.244.0.0/16", "via", "10.0.0.1")
+    command("ip", "neigh", "add", "10.0.0.1", "lladdr", "02:00:00:00:00:99", "dev", "eth0", "nud", "permanent")
+
+
+def udp(port: int) -> ServiceKey:
+    return ServiceKey(VIP, Protocol.UDP, port)
+
+
+def raw(kernel: Kernel, key: ServiceKey, destinations: Sequence[Destination]) -> None:
+    """In this order, without what core.diff knows."""
+    assert kernel.apply([AddService(key, "mh", 0x18), *(AddDestination(key, d) for d in destinations)]) == ()
+
+
+def test_a_pod_that_was_drained_before_we_came_leaves_the_same_table_as_on_nodes_that_saw_it_before(
+    kernel: Kernel,
+) -> None:
+    reachable()
+    pods = [pod(n) for n in range(1, 6)]
+    drained = [pod(1), pod(2, weight=0), *pods[2:]]
+    make(kernel, wanted(service(*drained, key=udp(1)), service(*pods, key=udp(2))))
+    make(kernel, wanted(service(*drained, key=udp(1)), service(*drained, key=udp(2))))
+    raw(kernel, udp(3), drained)
+    fresh, seen, naive = (choices(kernel, udp(n)) for n in (1, 2, 3))
+    assert len(fresh) == 600
+    assert fresh == seen
+    assert naive != seen, "the trick is not needed any more, or this test sees nothing"
+
+
+def test_a_table_that_grew_in_another_order_sends_every_client_to_the_same_pod(kernel: Kernel) -> None:
+    reachable()
+    pods = [pod(n) for n in range(1, 41)]
+    grown = pods[20:]
+    make(kernel, wanted(service(*grown, key=udp(1))))
+    make(kernel, wanted(service(*pods, key=udp(1)), service(*pods, key=udp(2))))
+    raw(kernel, udp(3), [*pods[20:], *pods[:20]])
+    grown_up, fresh, naive = (choices(kernel, udp(n)) for n in (1, 2, 3))
+    assert len(fresh) == 600
+    assert grown_up == fresh
+    print(f"{sum(naive[p] != fresh[p] for p in fresh)} of 600 clients would go elsewhere without the order")
+    assert naive != fresh, "the order does not matter any more, or this test sees nothing"
+
+
+# -- lvs-node-init ---------------------------------------------------------------------------------------------------
+
+
+def settings() -> str:
+    return command("sysctl", "-a", "--pattern", r"^net\.ipv[46]\.(conf|vs|ip_forward|neigh)")
+
+
+def test_node_init_sets_verifies_and_undoes_byte_for_byte(
+    kernel: Kernel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command("sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=0", "net.ipv4.conf.all.arp_announce=0")
+    command("sysctl", "-qw", "net.ipv4.ip_forward=0", "net.ipv4.conf.all.accept_redirects=0")
+    command("sysctl", "-qw", "net.ipv4.conf.eth0.forwarding=1", "net.ipv4.conf.lo.forwarding=0")
+    before = settings()
+    arguments = ["--state-dir", str(tmp_path / "state")]
+    assert node_init.main([*arguments, "--check"]) == 1
+    assert "net.ipv4.conf.all.arp_ignore is 0, needs 1" in capsys.readouterr().err
+    assert settings() == before
+    assert node_init.main(arguments) == 0
+    assert node_init.main(arguments) == 0
+    assert node_init.main([*arguments, "--check"]) == 0
+    assert {key: kernel.sysctls.read([key])[key] for key in REQUIRED} == dict(REQUIRED)
+    assert node_init.main([*arguments, "--undo"]) == 0
+    assert settings() == before
+    assert list((tmp_path / "state").iterdir()) == []
+
+
+def test_node_init_makes_a_real_server_outside_of_the_cluster_and_undoes_it(kernel: Kernel, tmp_path: Path) -> None:
+    command("sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=0", "net.ipv4.conf.all.arp_announce=0")
+    before = settings(), command("ip", "address")
+    arguments = ["--state-dir", str(tmp_path), "--real-server"]
+    for _ in range(2):
+        assert node_init.main([*arguments, "--vip", str(VIP), "--vip", str(VIP6)]) == 0
+    assert kernel.addresses.loopback() == {VIP, VIP6}
+    assert kernel.sysctls.read(["net/ipv4/vs/sloppy_tcp"]) == {"net/ipv4/vs/sloppy_tcp": "0"}
+    assert node_init.main([*arguments, "--undo"]) == 0
+    assert (settings(), command("ip", "address")) == before
+
+
+def test_an_address_is_read_in_both_families() -> None:
+    assert wire._address(socket.AF_INET, bytes([10, 0, 0, 1]) + bytes(12)) == IPv4Address("10.0.0.1")
+    address: IPAddress = IPv6Address("fd00::1")
+    assert wire._address(socket.AF_INET6, address.packed) == address
