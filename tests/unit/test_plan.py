@@ -135,6 +135,13 @@ def test_a_real_server_that_is_this_node_counts_as_local() -> None:
     assert [str(d.address) for d in service.destinations] == ["10.0.0.21"]
 
 
+def test_a_director_that_is_no_real_server_holds_the_whole_table_while_it_waits() -> None:
+    backends = (backend("10.0.0.22", None, host=True), backend("10.0.0.23", None, host=True))
+    service = only(planned(server(scheduler=Scheduler.RR, backends=backends), router=router()))
+    assert [str(d.address) for d in service.destinations] == ["10.0.0.22", "10.0.0.23"]
+    assert service.flags == 0
+
+
 def test_a_director_takes_part_on_the_interface_whose_network_holds_the_vip() -> None:
     (config,) = planned(server(), router=router()).routers
     assert (config.interface, config.vip_interface) == ("eth0", "eth0")

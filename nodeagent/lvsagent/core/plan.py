@@ -107,12 +107,15 @@ def _in_use(
 
 
 def _service(key: ServiceKey, server: VirtualServer, node: str, own: set[IPAddress], active: bool) -> Service:
-    everywhere = server.scheduler is Scheduler.MH
+    consistent = server.scheduler is Scheduler.MH
+    # Other schedulers choose anew on every node, so that a node to which others send must only know its own pods. To a
+    # director that is none of the real servers outside the cluster nobody sends: its table may wait complete.
+    everywhere = consistent or not any(b.node is not None or _local(b, node, own) for b in server.backends)
     backends = [b for b in server.backends if everywhere or active or _local(b, node, own)]
     return Service(
         key=key,
         scheduler=str(server.scheduler),
-        flags=MH_FLAGS if everywhere else 0,
+        flags=MH_FLAGS if consistent else 0,
         destinations=tuple(
             Destination(b.address, b.port, _method(server.forwarding, b, node, own), b.weight) for b in backends
         ),

@@ -1,0 +1,119 @@
+"""What the demo and the e2e tests look at: objects as kubectl gives them, and the nodes' own kernels."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tests.demo.nodes import NodeState, parse_state
+from tests.load.run import LoadRun, command, environment
+from tests.rig.cluster import Cluster
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SYSTEM = "lvs-system"
+AGENTS = "app.kubernetes.io/name=lvs-agent"
+T = TypeVar("T")
+
+# One command, so that the parts belong together. Nothing in it needs ipvsadm, which a node need not have.
+STATE_SCRIPT = """
+ip -json address; echo; echo ==ip_vs; cat /proc/net/ip_vs; echo ==sysctl
+cd /proc/sys && for key in net/ipv4/ip_forward net/ipv4/conf/all/* net/ipv4/conf/default/* net/ipv4/vs/*; do
+  [ -f "$key" ] && echo "$key=$(cat "$key" 2>/dev/null)"
+done
+echo ==nft; nft list tables 2>/dev/null || true
+"""
+
+
+class World:
+    """A cluster, with the words of this product."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+
+    # objects
+
+    def get(self, *arguments: str) -> dict[str, Any]:
+        """``kubectl get … -o json``."""
+        found: dict[str, Any] = json.loads(self.cluster.kubectl("get", *arguments, "-o", "json"))
+        return found
+
+    def items(self, *arguments: str) -> list[dict[str, Any]]:
+        """The items of a list."""
+        return list(self.get(*arguments)["items"])
+
+    def ready_pods(self, selector: str, namespace: str = "default") -> dict[str, str]:
+        """Ready pods that are not going away: pod -> node."""
+        return {
+            pod["metadata"]["name"]: pod["spec"]["nodeName"]
+            for pod in self.items("pods", "--namespace", namespace, "--selector", selector)
+            if "deletionTimestamp" not in pod["metadata"] and has_condition(pod, "Ready")
+        }
+
+    def virtual_service(self, name: str, namespace: str = "default") -> dict[str, Any]:
+        return self.get("lvsvs", name, "--namespace", namespace)
+
+    def condition(self, kind: str, name: str = "web", namespace: str = "default") -> dict[str, str]:
+        """A condition of a VirtualService; empty when it has none of that type."""
+        conditions = self.virtual_service(name, namespace).get("status", {}).get("conditions", [])
+        return next((condition for condition in conditions if condition["type"] == kind), {})
+
+    def apply(self, manifest: str) -> None:
+        """``kubectl apply`` of YAML or JSON text."""
+        self.cluster.kubectl("apply", "-f", "-", stdin=manifest)
+
+    # kernels
+
+    def state(self, node: str) -> NodeState:
+        """Addresses, tables, kernel settings and nftables tables of the node, normalised."""
+        return parse_state(self.cluster.on_node(node, ["sh", "-c", STATE_SCRIPT]))
+
+    def states(self, nodes: Iterable[str]) -> dict[str, NodeState]:
+        return {node: self.state(node) for node in nodes}
+
+    def holders(self, vip: str, nodes: Iterable[str] | None = None) -> list[str]:
+        """Nodes whose kernel has the address on an interface other than ``lo``."""
+        return [node for node in nodes or self.cluster.nodes if self.holds(node, vip)]
+
+    def holds(self, node: str, vip: str) -> bool:
+        lines = self.cluster.on_node(node, ["ip", "-oneline", "address", "show", "to", vip]).splitlines()
+        return any(line.split()[1] != "lo" for line in lines)
+
+    def destinations(self, node: str, vip: str, port: int = 80) -> dict[str, int]:
+        """The node's IPVS table of that address: ``address:port`` -> weight."""
+        return self.state(node).tables.get(f"TCP {vip}:{port}", {})
+
+    # the client
+
+    def load(self, target: str, *, hold: int, duration: float, rate: float = 50.0, timeout: float = 0.5) -> LoadRun:
+        """A load run on the client host."""
+        argv = command(target, rate=rate, hold=hold, duration=duration, timeout=timeout)
+        return LoadRun(self._start, ["env", *(f"{name}={value}" for name, value in environment().items()), *argv])
+
+    def _start(self, argv: Sequence[str]) -> "subprocess.Popen[bytes]":
+        return self.cluster.client_popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+
+
+def has_condition(item: dict[str, Any], kind: str) -> bool:
+    """The object says that this condition is True."""
+    conditions = item.get("status", {}).get("conditions", [])
+    return any(condition["type"] == kind and condition["status"] == "True" for condition in conditions)
+
+
+def wait_for(look: Callable[[], T], seconds: float, every: float = 0.3) -> T:
+    """What ``look`` returns as soon as it is true, or at the end of the time whatever it is then.
+
+    A look that fails (an API server in its first seconds) counts as not yet; the last failure is raised at the end.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            seen = look()
+        except (AssertionError, OSError, ValueError, KeyError):
+            if time.monotonic() > end:
+                raise
+        else:
+            if seen or time.monotonic() > end:
+                return seen
+        time.sleep(every)
