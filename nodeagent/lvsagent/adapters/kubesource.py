@@ -21,15 +21,15 @@ T = TypeVar("T")
 OUR_API = f"/apis/{names.API_VERSION}"
 MOST_NAMES = 100
 """Longer selectors make URLs that servers refuse; above this all EndpointSlices are listed."""
-NO_SERVICE = "-"
-"""A label value that no Service can have (a name begins with a letter or digit)."""
+NONE = f"{names.SERVICE_NAME_LABEL},!{names.SERVICE_NAME_LABEL}"
+"""A selector that nothing fits; the API server refuses ``in ()`` and impossible label values."""
 
 
 def slice_selector(services: frozenset[str]) -> str:
     """Label selector for the EndpointSlices of these Services (names, of any namespace); "" is all."""
     if len(services) > MOST_NAMES:
         return ""
-    return f"{names.SERVICE_NAME_LABEL} in ({','.join(sorted(services) or [NO_SERVICE])})"
+    return f"{names.SERVICE_NAME_LABEL} in ({','.join(sorted(services))})" if services else NONE
 
 
 @dataclass(slots=True)
@@ -164,7 +164,7 @@ class KubeSource:
         """Wanted Services whose EndpointSlices are in the last complete list."""
         covered = self._slices.covered
         wanted = self._services_wanted()
-        if covered is None:
+        if covered is None or covered == NONE:
             return set()
         if covered == "":
             return wanted

@@ -61,6 +61,11 @@ class StatusWriter:
             self._events.append((key, kind, reason, message))
             self._wake.set()
 
+    @property
+    def pending(self) -> int:
+        """Events that wait."""
+        return len(self._events)
+
     async def run(self) -> None:
         """Write for ever."""
         failures = 0
@@ -132,9 +137,10 @@ class StatusWriter:
 
     async def _post(self) -> None:
         while self._events:
-            key, kind, reason, message = self._events.pop(0)
+            key, kind, reason, message = self._events[0]
             observed = self.observed.get(key)
             if observed is None:
+                del self._events[0]
                 continue
             now = self.clock()
             body = {
@@ -161,4 +167,5 @@ class StatusWriter:
             try:
                 await self.client.create(f"/api/v1/namespaces/{key.namespace}/events", body)
             except ApiError as error:
-                _log.debug("an event was not posted", extra={"object": key, "error": error})
+                _log.info("an event was not posted", extra={"object": key, "error": error})
+            del self._events[0]
