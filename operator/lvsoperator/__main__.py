@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import threading
+from typing import Any, cast
 
 import kopf
 from prometheus_client import CollectorRegistry
@@ -59,7 +60,13 @@ def run(settings: Settings) -> int:
     for thread in threads:
         thread.start()
     try:
-        kopf.run(registry=registry(loop.wake), settings=operator_settings(), standalone=True, clusterwide=True)
+        kopf.run(
+            registry=registry(loop.wake),
+            settings=operator_settings(),
+            identity=cast(Any, "lvs-operator"),  # else kopf asks for the user's name, and an arbitrary UID has none
+            standalone=True,
+            clusterwide=True,
+        )
     except Exception as error:
         # kopf ends by design after a minute without an answer. Nothing waits for the operator; the kubelet restarts it.
         log.critical("kopf gave up watching: %s: %s", type(error).__name__, error)

@@ -4,12 +4,23 @@ Only ``on.event``: no finalizer, no annotation, nothing of ours on anybody's obj
 used, because kopf's memory keeps objects that vanished while it was away.
 """
 
+import dataclasses
+import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import kopf
 
 from lvsapi import names
+from lvsoperator.adapters.kube import lenient
+
+
+class Connection(kopf.ConnectionInfo):
+    """kopf's, with certificates judged as ``adapters.kube`` judges them."""
+
+    def as_ssl_context(self) -> ssl.SSLContext:
+        """The context for every request of kopf."""
+        return lenient(super().as_ssl_context())
 
 
 class NodeFilter:
@@ -44,7 +55,10 @@ def registry(wake: Callable[[], None]) -> kopf.OperatorRegistry:
             wake()
 
     def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+        info = kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+        if info is None:
+            return None
+        return Connection(**{field.name: getattr(info, field.name) for field in dataclasses.fields(info)})
 
     kopf.on.login(registry=found)(login)
     kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=found, id="virtual-service")(woken)

@@ -1,5 +1,6 @@
 """The loop that acts, and what wakes it; the API server is played."""
 
+import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -7,10 +8,10 @@ import kopf
 import pytest
 from prometheus_client import CollectorRegistry
 
-from lvsoperator.adapters.kube import Permanent, Transient
+from lvsoperator.adapters.kube import Permanent, Transient, lenient
 from lvsoperator.adapters.metrics import Metrics
 from lvsoperator.core.reconcile import Note, Observed
-from lvsoperator.handlers import NodeFilter, operator_settings
+from lvsoperator.handlers import Connection, NodeFilter, operator_settings
 from lvsoperator.loop import BACKOFF_LAST, Loop, backoff
 from lvsoperator.settings import Settings
 
@@ -191,3 +192,10 @@ def test_kopf_scans_nothing_posts_nothing_and_ends_every_watch_in_time() -> None
     assert found.watching.server_timeout is not None
     assert found.watching.client_timeout is not None
     assert found.watching.client_timeout > found.watching.server_timeout
+
+
+def test_kopf_and_the_client_judge_certificates_alike_and_no_stricter_than_kubectl() -> None:
+    for context in (lenient(ssl.create_default_context()), Connection(server="https://api").as_ssl_context()):
+        assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+        assert context.verify_mode == ssl.CERT_REQUIRED
+        assert context.check_hostname
