@@ -13,7 +13,7 @@ from tests.net import keepalived
 from tests.net.election_host import VIP, ElectionHost, Probe, router
 from tests.net.lan import CommandFailed, Lan
 
-from lvsagent.vrrp import arp
+from lvsagent.vrrp import arp, packet
 
 pytestmark = pytest.mark.net
 
@@ -147,6 +147,46 @@ def test_a_wish_changes_addresses_in_place_and_leaves_foreign_ones_alone(lab: La
     assert sorted(lab.lan.addresses("dr1")) == ["10.0.0.11/24", "10.0.0.202/32", "10.0.0.77/32"]
     assert lab.dr1.transitions() == ["startup", "active_silent", "shutdown"]
     lab.dr2.await_holding()
+
+
+def test_an_address_can_go_from_one_router_to_another(lab: Lab) -> None:
+    extra = "10.0.0.201/32"
+    lab.dr1.configure(router(110), router(110, name="b", virtual_router_id=52, addresses=(extra,)))
+    lab.dr1.await_holding()
+    end = time.monotonic() + 2
+    while not lab.dr1.holds(extra):
+        assert time.monotonic() < end
+    lab.dr1.configure(
+        router(110, addresses=(extra,)), router(110, name="b", virtual_router_id=52, addresses=(f"{VIP}/32",))
+    )
+    assert sorted(lab.lan.addresses("dr1")) == ["10.0.0.11/24", f"{VIP}/32", extra]
+
+
+def test_wrong_adverts_are_counted_by_reason_and_foreign_routers_stay_outside(lab: Lab) -> None:
+    forger = lab.lan.socket("client", socket.AF_INET, socket.SOCK_RAW, packet.PROTOCOL)
+    good = packet.encode(
+        packet.Advertisement(
+            virtual_router_id=51,
+            priority=200,
+            interval=10,
+            addresses=(socket.inet_aton(VIP),),
+            source=socket.inet_aton("10.0.0.1"),
+        )
+    )
+
+    def send(payload: bytes, ttl: int = 255) -> None:
+        forger.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, ttl)
+        forger.sendto(payload, ("224.0.0.18", 0))
+
+    lab.lan.run("client", ["ip", "route", "add", "224.0.0.0/4", "dev", "eth0"])
+    send(good, ttl=254)
+    send(b"\x21" + good[1:])
+    send(good[:6] + b"\0\0" + good[8:])
+    send(good[:7])
+    send(good[:1] + b"\x34" + good[2:])
+    dropped = {reason: count for reason, count in lab.dr1.statistics().dropped.items() if count}
+    assert dropped == {"ttl": 1, "version": 1, "checksum": 1, "truncated": 1}
+    assert lab.dr1.transitions() == ["startup", "active_silent"]
 
 
 def test_a_router_that_is_not_ready_lets_go_and_comes_back_when_it_is(lab: Lab) -> None:

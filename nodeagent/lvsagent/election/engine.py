@@ -97,6 +97,11 @@ class Engine:
         )
         self._wire.watch(name for router in accepted for name in (router.config.interface, router.config.vip_interface))
         self._settle_all(now)
+        for router in self.routers.values():
+            # An address that one router gave up after another had acquired it.
+            missing = [a for a in router.machine.parameters.addresses if not self._fence.holds(router.index, a)]
+            if router.active and missing:
+                router.address_errors += self._fence.acquire(router.index, missing, self._wire.addresses)
 
     def end(self, now: float) -> None:
         """Begin an orderly end: say farewell, but serve until a successor is heard."""

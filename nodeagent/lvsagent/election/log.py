@@ -1,5 +1,6 @@
 """One line a change: a constant sentence and fields, as text or as JSON, to standard error."""
 
+import contextlib
 import json
 import sys
 import time
@@ -23,7 +24,8 @@ class Log:
             line = json.dumps({"time": time.time(), "message": sentence, **fields}, default=str)
         else:
             line = " ".join((sentence, *(f"{name}={value}" for name, value in fields.items())))
-        print(line, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError, ValueError):  # whoever read it is gone; the election is not
+            print(line, file=sys.stderr, flush=True)
 
     def seldom(self, now: float, subject: str, sentence: str, **fields: object) -> None:
         """Log it unless the same sentence about the same subject was logged within REPEAT_INTERVAL."""

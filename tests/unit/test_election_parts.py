@@ -1,0 +1,271 @@
+"""The parts of the election process that need no network: refusals, the kept wish, the socket, the log."""
+
+import contextlib
+import json
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lvsagent import ipc
+from lvsagent.election.log import Log
+from lvsagent.election.router import Router, by_name, parameters
+from lvsagent.election.server import LARGEST_BACKLOG, LONGEST_LINE, MOST_CLIENTS, Client, Server
+from lvsagent.election.wish import WishStore
+
+pytestmark = pytest.mark.unit
+
+ROUTER = ipc.RouterConfig(
+    name="lab",
+    virtual_router_id=51,
+    family=4,
+    interface="eth0",
+    vip_interface="eth0",
+    addresses=("10.0.0.200/32",),
+    priority=100,
+)
+WISH = ipc.Configure(generation=7, routers=(ROUTER,))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"family": 6}, "family 6: only IPv4 routers are carried out; use IPv4 addresses"),
+        ({"virtual_router_id": 0}, "virtual_router_id 0: must be 1-255"),
+        ({"virtual_router_id": 256}, "virtual_router_id 256: must be 1-255"),
+        ({"priority": 0}, "priority 0: must be 1-255"),
+        ({"priority": 256}, "priority 256: must be 1-255"),
+        ({"advertisement_interval_ms": 9}, "advertisement_interval_ms 9: must be 10-40950"),
+        ({"advertisement_interval_ms": 40951}, "advertisement_interval_ms 40951: must be 10-40950"),
+        ({"addresses": ()}, "addresses: 0 of them; must be 1-64, use more routers"),
+        ({"addresses": ("10.0.0.1/32",) * 65}, "addresses: 65 of them; must be 1-64, use more routers"),
+        ({"addresses": ("10.0.0.300/32",)}, "addresses: '10.0.0.300/32' is no IPv4 address"),
+        ({"addresses": ("fd00::1/128",)}, "addresses: 'fd00::1/128' is no IPv4 address"),
+        ({"addresses": ("10.0.0.200/24",)}, "addresses: '10.0.0.200/24' must have the prefix length 32"),
+        ({"vip_interface": "lo"}, "interface lo: addresses there belong to the agent; name an interface of the LAN"),
+    ],
+)
+def test_a_router_that_cannot_be_run_is_refused_with_field_value_and_remedy(
+    changes: dict[str, object], reason: str
+) -> None:
+    config = replace(ROUTER, **changes)  # type: ignore[arg-type]
+    assert by_name((config,)) == {"lab": (config, reason)}
+    assert Router.of(config, reason).statistics(lambda *_: True).state == "Initialize"
+
+
+def test_two_routers_do_not_share_an_address_or_a_virtual_router_id_on_one_interface() -> None:
+    twin = replace(ROUTER, name="twin", addresses=("10.0.0.201/32",))
+    thief = replace(ROUTER, name="thief", virtual_router_id=52)
+    other = replace(ROUTER, name="other", interface="eth1", addresses=("10.0.0.202/32",))
+    assert {name: reason for name, (_, reason) in by_name((ROUTER, twin, thief, other)).items()} == {
+        "lab": None,
+        "twin": "virtual_router_id 51: taken by lab on eth0",
+        "thief": "addresses: 10.0.0.200/32 already served by lab",
+        "other": None,
+    }
+
+
+def test_the_interval_is_what_an_advert_can_say() -> None:
+    assert parameters(replace(ROUTER, advertisement_interval_ms=104), b"").interval == 0.1
+    assert parameters(replace(ROUTER, advertisement_interval_ms=10), b"").interval == 0.01
+
+
+def test_every_transition_there_is_counts_from_zero() -> None:
+    transitions = Router.of(ROUTER, None).statistics(lambda *_: False).transitions
+    assert transitions["Backup,Active,active_silent"] == 0
+    assert transitions["Active,Backup,late_timer"] == 0
+    assert len(transitions) == 12
+
+
+# --- the kept wish ------------------------------------------------------------------------------------------------
+
+
+class Lines(list[str]):
+    def __call__(self, sentence: str, **fields: object) -> None:
+        self.append(sentence)
+
+
+def store(folder: Path, boot: str = "one", log: Lines | None = None) -> WishStore:
+    boot_id = folder / "boot_id"
+    boot_id.write_text(boot + "\n")
+    return WishStore(folder / "state", log if log is not None else Lines(), boot_id)
+
+
+def test_a_wish_is_kept_over_a_restart_of_the_process(tmp_path: Path) -> None:
+    store(tmp_path).save(WISH)
+    assert store(tmp_path).load() == replace(WISH, generation=-1)
+    assert [each.name for each in (tmp_path / "state").iterdir()] == ["election.json"]
+
+
+def test_after_a_reboot_no_router_of_the_kept_wish_is_ready(tmp_path: Path) -> None:
+    store(tmp_path).save(WISH)
+    loaded = store(tmp_path, boot="two").load()
+    assert loaded is not None
+    assert [router.ready for router in loaded.routers] == [False]
+
+
+def test_the_same_wish_is_written_once(tmp_path: Path) -> None:
+    keeper = store(tmp_path)
+    keeper.save(WISH)
+    kept = tmp_path / "state" / "election.json"
+    kept.unlink()
+    keeper.save(replace(WISH, generation=8))
+    assert not kept.exists()
+    keeper.save(replace(WISH, routers=()))
+    assert kept.exists()
+
+
+def test_there_may_be_no_wish(tmp_path: Path) -> None:
+    assert store(tmp_path).load() is None
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"boot_id": "one", "wish": {"kind": "configured"}}', "\x00"])
+def test_a_wish_that_cannot_be_read_is_ignored_and_said(tmp_path: Path, content: str) -> None:
+    log = Lines()
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "election.json").write_text(content)
+    assert store(tmp_path, log=log).load() is None
+    assert log == ["the kept wish cannot be read and is ignored"]
+
+
+def test_a_wish_of_another_kind_is_ignored(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    content = {"boot_id": "one", "wish": {"kind": "configured", "generation": 1}}
+    (tmp_path / "state" / "election.json").write_text(json.dumps(content))
+    assert store(tmp_path).load() is None
+
+
+def test_a_disk_that_takes_nothing_costs_a_line(tmp_path: Path) -> None:
+    log = Lines()
+    (tmp_path / "state").write_text("a file in the place of the folder")
+    store(tmp_path, log=log).save(WISH)
+    assert len(log) == 1
+
+
+# --- the socket ---------------------------------------------------------------------------------------------------
+
+
+class Served:
+    def __init__(self, folder: Path) -> None:
+        self.log = Lines()
+        self.path = folder / "election.sock"
+        self.server = Server(self.path, self.log)
+        self.opened: list[socket.socket] = []
+
+    def connect(self) -> tuple[socket.socket, Client | None]:
+        end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.opened.append(end)
+        end.connect(str(self.path))
+        return end, self.server.accept()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with contextlib.ExitStack() as stack:
+        served = Served(tmp_path)
+        yield served
+        for end in served.opened:
+            stack.callback(end.close)
+        served.server.close()
+        assert not served.path.exists()
+
+
+def test_a_wish_may_arrive_in_pieces_and_several_at_once(served: Served) -> None:
+    end, client = served.connect()
+    assert client is not None
+    line = ipc.encode(WISH)
+    end.sendall(line[:10])
+    assert served.server.receive(client) == []
+    end.sendall(line[10:] + line)
+    assert served.server.receive(client) == [WISH, WISH]
+    assert served.server.receive(client) == []
+
+
+@pytest.mark.parametrize("line", [b"nonsense\n", ipc.encode(ipc.Configured(generation=1))])
+def test_a_client_that_says_something_else_is_dropped(served: Served, line: bytes) -> None:
+    end, client = served.connect()
+    assert client is not None
+    end.sendall(line)
+    assert served.server.receive(client) == []
+    assert served.server.clients == ()
+    assert served.log == ["a client of the election socket was dropped"]
+    assert served.server.receive(client) == []
+
+
+def test_a_client_that_hangs_up_is_forgotten(served: Served) -> None:
+    end, client = served.connect()
+    assert client is not None
+    end.close()
+    assert served.server.receive(client) == []
+    assert served.server.clients == ()
+
+
+def test_a_line_without_end_is_not_kept_for_ever(served: Served) -> None:
+    end, client = served.connect()
+    assert client is not None
+    client.received += b"x" * LONGEST_LINE
+    end.sendall(b"x")
+    served.server.receive(client)
+    assert served.server.clients == ()
+
+
+def test_every_client_gets_every_message(served: Served) -> None:
+    ends = [served.connect()[0] for _ in range(3)]
+    served.server.send(ipc.Configured(generation=1))
+    assert [end.recv(1000) for end in ends] == [ipc.encode(ipc.Configured(generation=1))] * 3
+
+
+def test_a_client_that_does_not_read_is_dropped_and_the_others_are_served(served: Served) -> None:
+    _, slow = served.connect()
+    assert slow is not None
+    slow.unsent += b"x" * LARGEST_BACKLOG * 2
+    end, _ = served.connect()
+    served.server.send(ipc.Configured(generation=1))
+    assert slow not in served.server.clients
+    assert end.recv(1000) == ipc.encode(ipc.Configured(generation=1))
+
+
+def test_a_client_that_is_gone_is_noticed_when_it_is_told_something(served: Served) -> None:
+    end, client = served.connect()
+    end.close()
+    served.server.send(ipc.Configured(generation=1))
+    assert client not in served.server.clients
+
+
+def test_there_is_an_end_of_the_number_of_clients(served: Served) -> None:
+    assert all(served.connect()[1] is not None for _ in range(MOST_CLIENTS))
+    assert served.connect()[1] is None
+    assert served.server.accept() is None
+
+
+# --- the log ------------------------------------------------------------------------------------------------------
+
+
+def test_a_line_is_a_sentence_and_its_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    Log("text")("state", router="lab", state="Active")
+    Log("json")("state", router="lab")
+    text, structured = capsys.readouterr().err.splitlines()
+    assert text == "state router=lab state=Active"
+    assert json.loads(structured)["message"] == "state"
+    assert json.loads(structured)["router"] == "lab"
+
+
+def test_a_log_that_nobody_reads_any_more_does_not_end_the_election(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = socket.socketpair()
+    reader.close()
+    with writer, writer.makefile("w") as stream:
+        monkeypatch.setattr("sys.stderr", stream)
+        Log()("state")
+        Log()("state")
+        with contextlib.suppress(OSError):
+            stream.close()
+
+
+def test_what_others_can_provoke_is_said_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    log = Log()
+    for now in (0.0, 9.9, 10.0):
+        log.seldom(now, "10.0.0.1", "an advert was dropped", at=now)
+    log.seldom(0.0, "10.0.0.2", "an advert was dropped", at="other")
+    assert [line.split("=")[1] for line in capsys.readouterr().err.splitlines()] == ["0.0", "10.0", "other"]
