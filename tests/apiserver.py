@@ -69,6 +69,7 @@ def running_api_server(home: Path) -> Iterator[ApiServer]:
         ],
         [
             *(str(folder / "kube-apiserver"), f"--etcd-servers={store}", f"--cert-dir={home}/certificates"),
+            "--allow-privileged=true",  # the agents' DaemonSet has a privileged init container
             *("--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", f"--secure-port={secure}"),
             *(f"--token-auth-file={home}/tokens.csv", "--authorization-mode=RBAC"),
             *(f"--service-account-key-file={home}/sa.key", f"--service-account-signing-key-file={home}/sa.key"),
@@ -94,13 +95,9 @@ def running_api_server(home: Path) -> Iterator[ApiServer]:
         yield server
     finally:
         for process in reversed(started):
-            process.terminate()
+            process.kill()  # a polite end takes the API server ten seconds, and its data is thrown away
         for process in started:
-            try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.wait()
 
 
 def _await_ready(server: ApiServer, started: list[subprocess.Popen[bytes]], home: Path) -> None:
