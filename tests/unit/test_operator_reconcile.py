@@ -285,6 +285,20 @@ def test_a_broken_class_stops_only_its_own_objects_and_names_the_field() -> None
     assert "virtualRouterID" not in status(decision, "edge")
 
 
+def test_a_broken_default_class_is_not_replaced_by_the_built_in_one() -> None:
+    served = settled(cluster(virtual_service("web", "192.168.139.123")))
+    broken = vsc("default", vrrp={"virtualRouterIDs": {"first": 9, "last": 2}})
+    observed = replaced(
+        served,
+        classes=(broken,),
+        virtual_services=(*served.virtual_services, virtual_service("new", "192.168.139.124", created=5)),
+    )
+    decision = decide(observed, LATER)
+    assert condition(decision, "Accepted", "new")["reason"] == "ClassNotFound"
+    assert "virtualRouterID" not in status(decision, "new")
+    assert status(decision)["virtualRouterID"] == served.virtual_services[0]["status"]["virtualRouterID"]
+
+
 def test_an_object_that_its_user_changed_is_not_held_by_what_it_had() -> None:
     served = settled(cluster(virtual_service("web", "192.168.139.123")))
     obj = copy.deepcopy(dict(served.virtual_services[0]))
