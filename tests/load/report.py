@@ -90,15 +90,23 @@ def within(attempts: Iterable[Attempt], since: float, until: float) -> tuple[Att
     return tuple(sorted((a for a in attempts if since <= a.start <= until), key=lambda a: a.start))
 
 
-def longest_gap(attempts: Iterable[Attempt], since: float, until: float) -> float:
-    """The longest time in the window without a new connection being answered, in seconds.
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A time without a new connection being answered."""
+
+    begin: float
+    seconds: float
+
+
+def longest_gap(attempts: Iterable[Attempt], since: float, until: float) -> Gap:
+    """The longest time in the window without a new connection being answered.
 
     Counted from answer to answer; before the first and after the last one the window's ends count, so that a service
     that never answers again has a gap as long as the window.
     """
     ends = sorted(a.end for a in attempts if not a.failure and since <= a.end <= until)
     marks = [since, *ends, until]
-    return max(later - earlier for earlier, later in itertools.pairwise(marks))
+    return max((Gap(a, b - a) for a, b in itertools.pairwise(marks)), key=lambda gap: gap.seconds)
 
 
 def failures(attempts: Iterable[Attempt], since: float, until: float) -> Failures:

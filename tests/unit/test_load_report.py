@@ -6,6 +6,7 @@ import pytest
 from tests.load.http import BadAnswer, parse_answer, parse_head
 from tests.load.report import (
     Attempt,
+    Gap,
     Held,
     Report,
     distribution,
@@ -30,16 +31,16 @@ def held(number: int, server: str, failure: str = "", slowest: float = 0.1) -> H
 
 def test_the_gap_is_counted_from_answer_to_answer() -> None:
     attempts = [attempt(0.0), attempt(1.0), attempt(2.0, "timeout"), attempt(4.0), attempt(5.0)]
-    assert longest_gap(attempts, 0.0, 5.25) == 3.0
+    assert longest_gap(attempts, 0.0, 5.25) == Gap(1.25, 3.0)
 
 
 def test_a_service_that_never_answers_again_has_a_gap_to_the_end_of_the_window() -> None:
-    assert longest_gap([attempt(0.0), attempt(1.0, "timeout")], 0.0, 10.0) == 9.75
-    assert longest_gap([], 2.0, 10.0) == 8.0
+    assert longest_gap([attempt(0.0), attempt(1.0, "timeout")], 0.0, 10.0).seconds == 9.75
+    assert longest_gap([], 2.0, 10.0) == Gap(2.0, 8.0)
 
 
 def test_answers_outside_the_window_do_not_shorten_the_gap() -> None:
-    assert longest_gap([attempt(0.0), attempt(8.0)], 1.0, 7.0) == 6.0
+    assert longest_gap([attempt(0.0), attempt(8.0)], 1.0, 7.0).seconds == 6.0
 
 
 def test_failures_are_counted_with_their_reasons_and_the_last_one() -> None:

@@ -1,0 +1,18 @@
+"""``make lab`` as a test: whatever it claims must be true here too."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.claims import Claims
+from tests.lab.place import Place
+from tests.lab.story import Story
+
+pytestmark = pytest.mark.net
+
+
+def test_every_claim_of_the_lab_is_true(tmp_path: Path) -> None:
+    with Place(tmp_path) as place:
+        claims = Claims(sys.stdout)
+        assert Story(place, claims).tell() == 0, [claim for claim in claims.made if not claim.true]
