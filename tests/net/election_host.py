@@ -53,6 +53,8 @@ class ElectionHost:
 
     def start(self) -> None:
         """Start the process and connect to it."""
+        if self.process is not None:
+            self.process.wait(2)
         argv = [sys.executable, "-m", "lvsagent.election", "--run-dir", str(self.folder), "--state-dir"]
         self.process = self.lan.popen(self.name, [*argv, str(self.folder)], log=self.folder / "log")
         deadline = time.monotonic() + 10

@@ -263,3 +263,30 @@ def await_addresses(lan: Lan, host: str, virtual: list[str], timeout: float = 5.
     while lan.addresses(host)[1:] != virtual:
         assert time.monotonic() < end, f"{host} has {lan.addresses(host)}"
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "stays"), [(["valid_lft", "60", "preferred_lft", "60", "noprefixroute"], False), ([], True)]
+)
+def test_a_leftover_goes_when_another_active_is_heard_but_not_a_foreign_address(
+    lab: Lab, lifetime: list[str], stays: bool
+) -> None:
+    lab.dr2.signal(signal.SIGKILL)
+    lab.lan.run("dr2", ["ip", "address", "add", f"{VIP}/32", "dev", "eth0", *lifetime])
+    lab.dr2.start()
+    lab.dr2.await_holding(stays, timeout=2)
+    time.sleep(0.5)
+    assert lab.dr2.holds() == stays
+    assert lab.dr2.statistics().routers[0].state == "Backup", lab.dr2.log + lab.dr1.log
+
+
+def test_a_leftover_is_adopted_by_who_becomes_active(lab: Lab) -> None:
+    lab.dr2.signal(signal.SIGKILL)
+    lab.dr1.signal(signal.SIGKILL)
+    begin = time.monotonic()
+    lab.dr1.start()
+    while lab.dr1.statistics().routers[0].state != "Active":
+        assert time.monotonic() < begin + 5
+    time.sleep(0.1)
+    lab.probe.await_answer()
+    assert lab.probe.gap(begin) <= 0.15
