@@ -5,7 +5,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from ipaddress import ip_address
-from pathlib import Path
 
 import pytest
 from tests.net.lan import Lan

@@ -5,15 +5,13 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 from pyroute2 import IPVS, IPVSService
-from tests.net.lan import Lan
+from tests.net.lan import EVERY_PROTOCOL, Lan, Sniffer
 
-from lvsagent import node_init
-from lvsagent.adapters import ipvs as wire
 from lvsagent.adapters.kernel import Kernel
 from lvsagent.core.diff import (
     AddDestination,
@@ -34,7 +32,7 @@ from lvsagent.core.diff import (
 from lvsagent.core.failure import Reason
 from lvsagent.core.state import Destination, ForwardMethod, KernelState, Service, ServiceKey
 from lvsagent.core.sysctl import REQUIRED
-from lvsapi.model import IPAddress, Protocol
+from lvsapi.model import Protocol
 
 pytestmark = pytest.mark.net
 VIP, VIP6 = ip_address("10.0.0.200"), ip_address("fd00::200")
@@ -282,38 +280,42 @@ def test_a_thousand_services_of_ten_destinations_from_nothing(kernel: Kernel) ->
 
 def test_reading_and_an_unchanged_pass_leave_the_kernel_alone(kernel: Kernel) -> None:
     make(kernel, EVERYTHING)
-    monitor = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
-    monitor.bind((0, (1 << 4) | (1 << 8)))  # RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
-    monitor.setblocking(False)
     before = command("ipvsadm", "-Sn")
-    assert make(kernel, EVERYTHING) == ()
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as monitor:
+        monitor.bind((0, 1 << 4))  # RTMGRP_IPV4_IFADDR
+        monitor.setblocking(False)
+        assert make(kernel, EVERYTHING) == ()
+        with pytest.raises(BlockingIOError):
+            monitor.recv(4096)
+        kernel.apply([DeleteLoopback(VIP)])
+        assert monitor.recv(4096), "the monitor sees nothing at all"
     assert command("ipvsadm", "-Sn") == before
-    with pytest.raises(BlockingIOError):
-        monitor.recv(4096)
-    monitor.close()
 
 
 # -- which destination -----------------------------------------------------------------------------------------------
 
 
-def choices(kernel: Kernel, key: ServiceKey, count: int = 600) -> dict[int, str]:
-    """Destination by client port of so many datagrams to the VIP, as /proc/net/ip_vs_conn shows them."""
+def reachable(pods: int = 40) -> None:
+    """Every pod is its own next hop, whose hardware address ends with the pod's number."""
+    command("ip", "route", "add", "10.244.0.0/16", "dev", "eth0")
+    for number in range(1, pods + 1):
+        mac = f"02:00:00:00:00:{number:02x}"
+        command("ip", "neigh", "add", f"10.244.0.{number}", "lladdr", mac, "dev", "eth0", "nud", "permanent")
+
+
+def choices(key: ServiceKey, count: int = 600) -> dict[int, int]:
+    """Pod by client port of so many datagrams to the VIP, by the frames that leave."""
+    packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    packets.bind(("eth0", EVERY_PROTOCOL))
+    sniffer = Sniffer(packets)
     for port in range(20000, 20000 + count):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram:
             datagram.bind(("10.0.0.21", port))
             datagram.sendto(b"x", (str(key.address), key.port))
-    found = {}
-    for line in Path("/proc/thread-self/net/ip_vs_conn").read_text().splitlines()[1:]:
-        _, _, client_port, _, vip_port, destination, *_ = line.split()
-        if int(vip_port, 16) == key.port:
-            found[int(client_port, 16)] = destination
-    return found
-
-
-def reachable() -> None:
-    """The pods have a next hop, which swallows what it gets."""
-    command("ip", "route", "add", "10.244.0.0/16", "via", "10.0.0.1")
-    command("ip", "neigh", "add", "10.0.0.1", "lladdr", "02:00:00:00:00:99", "dev", "eth0", "nud", "permanent")
+    frames = [frame for _, frame in sniffer.frames(0.2)]
+    sniffer.close()
+    ours = [f for f in frames if f[12:14] == b"\x08\x00" and f[23] == 17 and f[36:38] == key.port.to_bytes(2, "big")]
+    return {int.from_bytes(frame[34:36], "big"): frame[5] for frame in ours}
 
 
 def udp(port: int) -> ServiceKey:
@@ -334,7 +336,7 @@ def test_a_pod_that_was_drained_before_we_came_leaves_the_same_table_as_on_nodes
     make(kernel, wanted(service(*drained, key=udp(1)), service(*pods, key=udp(2))))
     make(kernel, wanted(service(*drained, key=udp(1)), service(*drained, key=udp(2))))
     raw(kernel, udp(3), drained)
-    fresh, seen, naive = (choices(kernel, udp(n)) for n in (1, 2, 3))
+    fresh, seen, naive = (choices(udp(n)) for n in (1, 2, 3))
     assert len(fresh) == 600
     assert fresh == seen
     assert naive != seen, "the trick is not needed any more, or this test sees nothing"
@@ -347,53 +349,8 @@ def test_a_table_that_grew_in_another_order_sends_every_client_to_the_same_pod(k
     make(kernel, wanted(service(*grown, key=udp(1))))
     make(kernel, wanted(service(*pods, key=udp(1)), service(*pods, key=udp(2))))
     raw(kernel, udp(3), [*pods[20:], *pods[:20]])
-    grown_up, fresh, naive = (choices(kernel, udp(n)) for n in (1, 2, 3))
+    grown_up, fresh, naive = (choices(udp(n)) for n in (1, 2, 3))
     assert len(fresh) == 600
     assert grown_up == fresh
     print(f"{sum(naive[p] != fresh[p] for p in fresh)} of 600 clients would go elsewhere without the order")
     assert naive != fresh, "the order does not matter any more, or this test sees nothing"
-
-
-# -- lvs-node-init ---------------------------------------------------------------------------------------------------
-
-
-def settings() -> str:
-    return command("sysctl", "-a", "--pattern", r"^net\.ipv[46]\.(conf|vs|ip_forward|neigh)")
-
-
-def test_node_init_sets_verifies_and_undoes_byte_for_byte(
-    kernel: Kernel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command("sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=0", "net.ipv4.conf.all.arp_announce=0")
-    command("sysctl", "-qw", "net.ipv4.ip_forward=0", "net.ipv4.conf.all.accept_redirects=0")
-    command("sysctl", "-qw", "net.ipv4.conf.eth0.forwarding=1", "net.ipv4.conf.lo.forwarding=0")
-    before = settings()
-    arguments = ["--state-dir", str(tmp_path / "state")]
-    assert node_init.main([*arguments, "--check"]) == 1
-    assert "net.ipv4.conf.all.arp_ignore is 0, needs 1" in capsys.readouterr().err
-    assert settings() == before
-    assert node_init.main(arguments) == 0
-    assert node_init.main(arguments) == 0
-    assert node_init.main([*arguments, "--check"]) == 0
-    assert {key: kernel.sysctls.read([key])[key] for key in REQUIRED} == dict(REQUIRED)
-    assert node_init.main([*arguments, "--undo"]) == 0
-    assert settings() == before
-    assert list((tmp_path / "state").iterdir()) == []
-
-
-def test_node_init_makes_a_real_server_outside_of_the_cluster_and_undoes_it(kernel: Kernel, tmp_path: Path) -> None:
-    command("sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=0", "net.ipv4.conf.all.arp_announce=0")
-    before = settings(), command("ip", "address")
-    arguments = ["--state-dir", str(tmp_path), "--real-server"]
-    for _ in range(2):
-        assert node_init.main([*arguments, "--vip", str(VIP), "--vip", str(VIP6)]) == 0
-    assert kernel.addresses.loopback() == {VIP, VIP6}
-    assert kernel.sysctls.read(["net/ipv4/vs/sloppy_tcp"]) == {"net/ipv4/vs/sloppy_tcp": "0"}
-    assert node_init.main([*arguments, "--undo"]) == 0
-    assert (settings(), command("ip", "address")) == before
-
-
-def test_an_address_is_read_in_both_families() -> None:
-    assert wire._address(socket.AF_INET, bytes([10, 0, 0, 1]) + bytes(12)) == IPv4Address("10.0.0.1")
-    address: IPAddress = IPv6Address("fd00::1")
-    assert wire._address(socket.AF_INET6, address.packed) == address
