@@ -1,6 +1,7 @@
 """The alerts, judged by Prometheus' own promtool."""
 
 import copy
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -78,3 +79,23 @@ def test_every_alert_says_how_bad_it_is_and_what_to_look_at() -> None:
         assert rule["labels"]["severity"] in {"info", "warning", "critical"}, rule["alert"]
         assert rule["annotations"]["summary"], rule["alert"]
         assert len(rule["annotations"]["description"]) > 60, rule["alert"]
+
+
+def test_the_alerts_use_only_metrics_labels_and_states_that_operator_and_agents_have() -> None:
+    root = FOLDER.parents[1]
+    exported = "\n".join(
+        (root / path).read_text()
+        for path in ("nodeagent/lvsagent/adapters/metrics.py", "operator/lvsoperator/adapters/metrics.py")
+    )
+    expressions = "\n".join(rule["expr"] for group in GROUPS for rule in group["rules"])
+    for name in set(re.findall(r"lvs_[a-z_]+", expressions)):
+        assert f'"{name.removesuffix("_total")}"' in exported, name
+    labels = {label for matcher in re.findall(r"{([^}]*)}", expressions) for label in re.findall(r"(\w+)=", matcher)}
+    labels |= {word for clause in re.findall(r"\b(?:by|on) \(([^)]*)\)", expressions) for word in clause.split(", ")}
+    from_scrape = {"node", "instance"}
+    for label in labels - from_scrape:
+        # the agent builds its first labels from a list named once: names = ["namespace", "virtualservice"]
+        assert f'"{label}"' in exported, label
+    packet_states = (root / "nodeagent/lvsagent/vrrp/machine.py").read_text()
+    for state in set(re.findall(r'(?:state|from|to)="([A-Z]\w+)"', expressions)):
+        assert f'"{state}"' in packet_states, state
