@@ -9,7 +9,7 @@ from typing import Never
 import pytest
 
 from lvsagent import node_init
-from lvsagent.adapters import netlink, procfs
+from lvsagent.adapters import netlink
 from lvsagent.adapters.ipvs import Ipvs, IpvsUnavailable
 from lvsagent.adapters.procfs import Originals, Sysctls, prepare, restore
 from lvsagent.core.failure import Reason
@@ -86,7 +86,7 @@ def test_a_refused_write_names_key_value_and_remedy(
     def refuse(path: object, flags: int) -> Never:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(procfs.os, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     failure = Sysctls(folder).write(key, "1")
     assert failure
     assert (failure.reason, failure.errno, failure.operation) == (reason, code, "set_sysctl")
