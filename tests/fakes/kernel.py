@@ -1,0 +1,51 @@
+"""A kernel in memory: ``core.diff.apply`` is its model, and it can be told to fail."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_interface
+
+from lvsagent.core.diff import Op, apply
+from lvsagent.core.failure import OperationFailed, Reason
+from lvsagent.core.state import Interface, KernelState, NodeFacts
+from lvsagent.core.sysctl import REQUIRED
+
+
+@dataclass
+class FakeKernel:
+    """As ``adapters.kernel.Kernel``."""
+
+    node: str = "node1"
+    state: KernelState = field(default_factory=lambda: KernelState(sysctls=dict(REQUIRED)))
+    applied: list[Op] = field(default_factory=list)
+    refuse: type | None = None
+    """Operations of this type fail."""
+    broken: OSError | None = None
+    """Raised by everything."""
+
+    def read(self) -> KernelState:
+        if self.broken:
+            raise self.broken
+        return self.state
+
+    def readback(self, ops: Sequence[Op], before: KernelState) -> KernelState:
+        return self.read()
+
+    def facts(self) -> NodeFacts:
+        eth0 = Interface(
+            name="eth0", index=2, mac="02:00:00:00:00:01", up=True, addresses=(ip_interface("192.168.139.101/24"),)
+        )
+        return NodeFacts(node=self.node, interfaces=(eth0,), default_interface={4: "eth0"})
+
+    def apply(self, ops: Sequence[Op]) -> tuple[OperationFailed, ...]:
+        self.read()
+        failures = []
+        for op in ops:
+            if self.refuse and isinstance(op, self.refuse):
+                failures.append(OperationFailed(op=op, reason=Reason.INVALID, errno=22, message=f"{op}: refused"))
+            else:
+                self.state = apply(self.state, op)
+                self.applied.append(op)
+        return tuple(failures)
+
+    def close(self) -> None:
+        pass

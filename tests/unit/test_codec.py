@@ -1,0 +1,90 @@
+"""Model values to JSON and back."""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+from tests.gen import assignment, endpoint_slice, node, service, service_class, snapshot, virtual_service
+
+from lvsagent.core.codec import CodecError, from_json, to_json
+from lvsapi.model import RealServer, Snapshot
+
+pytestmark = pytest.mark.unit
+
+FULL = snapshot(
+    virtual_service(assigned=assignment(), addresses=["10.0.0.1", "fd00::1"], ports=[80, 443], vrid=7, scheduler="wlc"),
+    virtual_service("far", real_servers=["10.0.0.9"], namespace="other"),
+    classes=[service_class(selector={"a": "b"}, directors={"n": 3}, pools=["10.0.0.0/24", "fd00::/64"])],
+    services=[service()],
+    slices=[endpoint_slice(ports=[("http", None, "TCP")])],
+    nodes=[node("n", "10.0.0.7", labels={"x": "y"})],
+)
+
+
+def test_a_snapshot_survives_the_trip() -> None:
+    assert from_json(Snapshot, json.loads(json.dumps(to_json(FULL)))) == FULL
+
+
+def test_a_missing_field_takes_its_default() -> None:
+    assert from_json(Snapshot, {}) == Snapshot()
+    assert from_json(RealServer, {"address": "10.0.0.1"}).weight == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([], "expected an object"),
+        ({"address": 1}, "none of"),
+        ({"address": "x"}, "x"),
+        ({"address": None}, "expected a value"),
+        ({}, r"\$\.address: missing"),
+        ({"address": "10.0.0.1", "weight": "1"}, "expected int"),
+        ({"address": "10.0.0.1", "weight": True}, "expected int"),
+        ({"address": "10.0.0.1", "port": []}, "none of"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_its_path(data: object, message: str) -> None:
+    with pytest.raises(CodecError, match=message):
+        from_json(RealServer, data)
+
+
+@pytest.mark.parametrize("path", ["virtual_services", "classes", "nodes"])
+def test_lists_must_be_lists(path: str) -> None:
+    with pytest.raises(CodecError, match="expected a list"):
+        from_json(Snapshot, {path: {}})
+
+
+def test_other_misfits_are_refused() -> None:
+    data = to_json(FULL)
+    data["virtual_services"][0]["scheduler"] = "best"
+    with pytest.raises(CodecError, match="scheduler"):
+        from_json(Snapshot, data)
+    data = to_json(FULL)
+    data["nodes"][0]["labels"] = []
+    with pytest.raises(CodecError, match="labels"):
+        from_json(Snapshot, data)
+    data = to_json(FULL)
+    data["classes"][0]["vrrp"]["virtual_router_ids"] = [1]
+    with pytest.raises(CodecError, match="2 items"):
+        from_json(Snapshot, data)
+    data = to_json(FULL)
+    data["classes"][0]["pools"] = ["10.0.0.1/8"]
+    with pytest.raises(CodecError, match="host bits"):
+        from_json(Snapshot, data)
+
+
+@dataclass
+class Odd:
+    value: complex = 0j
+
+
+def test_types_the_model_does_not_use_are_refused() -> None:
+    with pytest.raises(CodecError, match="complex cannot be written"):
+        to_json(Odd())
+    with pytest.raises(CodecError, match="cannot be read"):
+        from_json(Odd, {"value": 1})
+
+
+def test_sets_are_lists() -> None:
+    assert to_json(frozenset({1})) == [1]
+    assert from_json(frozenset[int], [1, 1]) == {1}
