@@ -67,6 +67,7 @@ class Lan:
     def __init__(self) -> None:
         self._prefix = f"lan{os.getpid()}x{next(_serial)}"
         self._hosts: list[str] = []
+        self._cuts: set[str] = set()
         self._processes: list[subprocess.Popen[Any]] = []
         self._sockets: list[socket.socket] = []
         self._command("ip", "netns", "add", self.namespace(SWITCH))
@@ -166,8 +167,10 @@ class Lan:
 
     def heal(self, host: str) -> None:
         """Undo ``cut`` and ``unplug``."""
-        for chain in (f"from_{host}", f"to_{host}"):
-            self.run(SWITCH, ["nft", "delete", "chain", "netdev", "cuts", chain], check=False)
+        chains = [chain for chain in (f"from_{host}", f"to_{host}") if chain in self._cuts]
+        if chains:  # both directions at the same moment
+            self.run(SWITCH, ["nft", "; ".join(f"delete chain netdev cuts {chain}" for chain in chains)])
+            self._cuts.difference_update(chains)
         self.run(SWITCH, ["ip", "link", "set", "dev", host, "up"])
 
     def unplug(self, host: str) -> None:
@@ -188,6 +191,7 @@ class Lan:
 
     def _drop(self, chain: str, hook: str, host: str) -> None:
         self.run(SWITCH, ["nft", "add", "chain", "netdev", "cuts", chain, DROP_CHAIN % (hook, host)])
+        self._cuts.add(chain)
 
     def _inside(self, host: str, argv: Sequence[str]) -> list[str]:
         return ["ip", "netns", "exec", self.namespace(host), *argv]
