@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from tests.fakes.api import FakeApi, fake_api, status
 
+from fakes.api import FakeApi, fake_api, status
 from lvsagent.adapters import reflector as module
 from lvsagent.adapters.kube import ApiClient
 from lvsagent.adapters.kubeconfig import KubeConfig

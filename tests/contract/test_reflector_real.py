@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.apiserver import ApiServer
-from tests.gen import raw_virtual_service
 
+from apiserver import ApiServer
+from gen import raw_virtual_service
 from lvsagent.adapters import kubeconfig
 from lvsagent.adapters.kube import ApiClient, ApiError
 from lvsagent.adapters.kubesource import KubeSource

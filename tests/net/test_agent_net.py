@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.net.lan import Lan
+
+from net.lan import Lan
 
 pytestmark = pytest.mark.net
 

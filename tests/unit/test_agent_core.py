@@ -3,8 +3,8 @@
 from ipaddress import ip_address
 
 import pytest
-from tests.gen import assignment, endpoint_slice, snapshot, virtual_service
 
+from gen import assignment, endpoint_slice, snapshot, virtual_service
 from lvsagent.core.agent import (
     RELEASE_SECONDS,
     Claims,

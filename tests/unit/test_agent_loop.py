@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fakes.kernel import FakeKernel
-from tests.gen import VIP, assignment, endpoint_slice, snapshot, virtual_service
 
+from fakes.kernel import FakeKernel
+from gen import VIP, assignment, endpoint_slice, snapshot, virtual_service
 from lvsagent import ipc
 from lvsagent.adapters.statefile import StateFiles
 from lvsagent.core.diff import AddDestination, AddLoopback, DeleteLoopback, DeleteService, Owned

@@ -4,8 +4,8 @@ import json
 from dataclasses import dataclass
 
 import pytest
-from tests.gen import assignment, endpoint_slice, node, service, service_class, snapshot, virtual_service
 
+from gen import assignment, endpoint_slice, node, service, service_class, snapshot, virtual_service
 from lvsagent.core.codec import CodecError, from_json, to_json
 from lvsapi.model import RealServer, Snapshot
 

@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.gen import snapshot
 
+from gen import snapshot
 from lvsagent.adapters.manifests import ManifestSource
 from lvsagent.core.manifests import assemble, read_document
 from lvsapi.model import ObjectKey, Snapshot

@@ -1,8 +1,8 @@
 """Who says what about an object's status."""
 
 import pytest
-from tests.gen import assignment, endpoint, endpoint_slice, snapshot, virtual_service
 
+from gen import assignment, endpoint, endpoint_slice, snapshot, virtual_service
 from lvsagent.core.report import Report, reports
 from lvsapi.model import ObjectKey, Problem
 from lvsapi.resolve import resolve

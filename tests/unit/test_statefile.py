@@ -6,8 +6,8 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from tests.gen import assignment, snapshot, virtual_service
 
+from gen import assignment, snapshot, virtual_service
 from lvsagent.adapters.statefile import OWNED, SNAPSHOT, StateFileError, StateFiles
 from lvsagent.core.diff import Owned
 from lvsagent.core.state import ServiceKey
