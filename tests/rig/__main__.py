@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rig import remote, shell
-from rig.cluster import Cluster, cluster
-from rig.errors import CommandFailed, RigError
+from . import remote, shell
+from .cluster import Cluster, Direction, cluster
+from .errors import CommandFailed, RigError
 
 Handler = Callable[[Cluster, list[str]], int]
 
@@ -19,19 +19,25 @@ COMMANDS = """\
   build                      build everything that is cached (kernel, Kubernetes, images) now
   guest [-m 1G] [-c 2] -- COMMAND…   one command in one kernel with ip_vs, over this machine's files
   image                      build the project's images; prints their archives
-  up [--nodes 3] [--images A.tar,B.tar] [--wait-owner]   a real Kubernetes; --images none: without the project's images
+  up [--nodes 3] [--images A.tar,B.tar|none]   a real Kubernetes; unless told otherwise with the project's images
   down | status | kubeconfig | kubectl ARGUMENTS…
   crash N | boot N | freeze N | thaw N | cut N in|out|both | heal N | freeze-api | thaw-api
   node N COMMAND…            in the node's own namespaces
   client COMMAND…            on a host of the nodes' LAN
   load A.tar…                OCI archives into every node
   dump DIR                   logs, objects and tables
-Environment: LVS_RIG=guests|kind, LVS_RIG_NAME, LVS_RIG_PROXY=nftables|iptables|ipvs, LVS_NODE_MEMORY=2G, LVS_CACHE, LVS_RUN."""
+Environment: LVS_RIG=guests|kind, LVS_RIG_NAME, LVS_RIG_PROXY=nftables|iptables|ipvs, LVS_NODE_MEMORY=2G,
+LVS_CACHE, LVS_RUN."""
 
 
-def node_of(text: str) -> str:
-    """``2`` and ``node2`` are node2."""
-    return text if text.startswith("node") else f"node{text}"
+def node_of(one: Cluster, text: str) -> str:
+    """A node by its name, or by its number from 1."""
+    nodes = one.nodes
+    if text.isdigit() and 1 <= int(text) <= len(nodes):
+        return nodes[int(text) - 1]
+    if text in nodes:
+        return text
+    raise RigError(f"{text!r} is not a node; there are {', '.join(nodes) or 'none'}")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -48,27 +54,27 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _tools(rest: list[str]) -> int:
-    from rig import apt
+    from . import apt
 
     apt.install()
     return 0
 
 
 def _build(rest: list[str]) -> int:
-    from rig import apt, image
-    from rig.build_kernel import kernel
-    from rig.build_kubernetes import kubernetes
-    from rig.small_images import pause, web
+    from . import apt, image
+    from .build_kernel import kernel
+    from .build_kubernetes import kubernetes
+    from .small_images import pause
 
     apt.install()
-    for thing in (kernel, kubernetes, pause, web, image.images):
-        print(thing())
+    for folder in (kernel(), kubernetes(), pause(), *image.archives()):
+        print(folder)
     return 0
 
 
 def _guest(rest: list[str]) -> int:
-    from rig import guest
-    from rig.build_kernel import kernel
+    from . import guest
+    from .build_kernel import kernel
 
     parser = argparse.ArgumentParser(prog="python -m rig guest")
     parser.add_argument("-m", "--memory", default="1G")
@@ -84,7 +90,7 @@ def _guest(rest: list[str]) -> int:
 
 
 def _image(rest: list[str]) -> int:
-    from rig import image
+    from . import image
 
     for archive in image.images():
         print(archive)
@@ -92,8 +98,7 @@ def _image(rest: list[str]) -> int:
 
 
 def _up(one: Cluster, rest: list[str]) -> int:
-    from rig import image
-    from rig.small_images import web
+    from . import image
 
     parser = argparse.ArgumentParser(prog="python -m rig up")
     parser.add_argument("--nodes", type=int, default=3)
@@ -104,7 +109,7 @@ def _up(one: Cluster, rest: list[str]) -> int:
     elif options.images:
         archives = [Path(path) for path in options.images.split(",")]
     else:
-        archives = [*image.images(), web()]
+        archives = list(image.archives())
     started = time.monotonic()
     one.load_images(archives)
     one.up(options.nodes, owned=False)
@@ -127,8 +132,8 @@ def _kubectl(one: Cluster, rest: list[str]) -> int:
 def _node(one: Cluster, rest: list[str]) -> int:
     stream = getattr(one, "stream", None)
     if stream is not None:
-        return int(stream(node_of(rest[0]), rest[1:]))
-    remote.to_stdout(one.on_node(node_of(rest[0]), rest[1:], timeout=3600).encode())
+        return int(stream(node_of(one, rest[0]), rest[1:]))
+    remote.to_stdout(one.on_node(node_of(one, rest[0]), rest[1:], timeout=3600).encode())
     return 0
 
 
@@ -137,16 +142,17 @@ def _client(one: Cluster, rest: list[str]) -> int:
 
 
 def _cut(one: Cluster, rest: list[str]) -> int:
-    direction = rest[1] if len(rest) > 1 else "both"
-    if direction not in ("in", "out", "both"):
-        raise RigError(f"cut {rest[0]} {direction}: choose in, out or both")
-    one.cut(node_of(rest[0]), direction)
+    directions: dict[str, Direction] = {"in": "in", "out": "out", "both": "both"}
+    wanted = rest[1] if len(rest) > 1 else "both"
+    if wanted not in directions:
+        raise RigError(f"cut {rest[0]} {wanted}: choose in, out or both")
+    one.cut(node_of(one, rest[0]), directions[wanted])
     return 0
 
 
 def _call(method: str, wants_node: bool = False) -> Handler:
     def handle(one: Cluster, rest: list[str]) -> int:
-        getattr(one, method)(*([node_of(rest[0])] if wants_node else []))
+        getattr(one, method)(*([node_of(one, rest[0])] if wants_node else []))
         return 0
 
     return handle

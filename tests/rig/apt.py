@@ -6,9 +6,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from rig import shell
-from rig.errors import CommandFailed, RigError
-from rig.progress import Progress
+from . import shell
+from .errors import CommandFailed, RigError
+from .progress import Progress
 
 KERNEL = ("flex", "bison", "bc", "xz-utils", "make", "gcc", "libc6-dev", "libelf-dev", "kmod", "curl")
 NETWORK = ("iproute2", "iptables", "nftables", "ipvsadm", "ethtool", "conntrack", "tcpdump", "procps", "util-linux")
@@ -65,7 +65,9 @@ def _apt(arguments: list[str], log: Path) -> None:
         with log.open("ab") as out:
             done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=shell.environment())
     except FileNotFoundError:
-        raise RigError(f"packages are missing and {words[0]} is not there: run as root, or install {arguments}") from None
+        raise RigError(
+            f"packages are missing and {words[0]} is not there: run as root, or install {arguments}"
+        ) from None
     finally:
         if ours:
             policy.unlink(missing_ok=True)

@@ -10,9 +10,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from rig import apt, cache, shell
-from rig.errors import CommandFailed, RigError
-from rig.progress import Progress
+from . import apt, cache, shell
+from .errors import CommandFailed, RigError
+from .progress import Progress
 
 CONFIG = Path(__file__).with_name("kernel.config")
 OBJECTS = 1700

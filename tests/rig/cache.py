@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rig.progress import Progress
+from .progress import Progress
 
 Build = Callable[[Path, Progress], None]
 

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from rig.errors import RigError
+from .errors import RigError
 
 Direction = Literal["in", "out", "both"]
 """``in``: nothing reaches the node; ``out``: nothing leaves it."""
 
 
 class Cluster(Protocol):
-    """A real Kubernetes whose nodes can be crashed. Nodes are named node1, node2, …
+    """A real Kubernetes whose nodes can be crashed. Nodes are named as kubectl names them.
 
     Everything goes when ``down`` is called or when the process that called ``up(owned=True)`` ends, however it ends.
     """
@@ -22,9 +22,14 @@ class Cluster(Protocol):
     name: str
     kubeconfig: Path
     """Usable from this machine."""
-    nodes: tuple[str, ...]
-    vips: tuple[str, ...]
-    """Addresses on the nodes' LAN that nobody has."""
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """All nodes that carry pods, also those that are down."""
+
+    @property
+    def vips(self) -> tuple[str, ...]:
+        """Addresses on the nodes' LAN that nobody has."""
 
     def up(self, nodes: int = 3, *, owned: bool = True) -> None:
         """Bring it up and wait until the nodes are Ready. Refuses when it is up."""
@@ -92,8 +97,8 @@ def cluster(name: str | None = None, *, provider: str | None = None, proxy: str 
     ``provider``: "guests" or "kind" (``LVS_RIG``); when nobody says, kind where Docker runs and the kernel has ip_vs.
     ``proxy``: kube-proxy's mode, nftables (default), iptables or ipvs.
     """
-    from rig.guests import Guests
-    from rig.kind import Kind
+    from .guests import Guests
+    from .kind import Kind
 
     chosen = provider or os.environ.get("LVS_RIG") or ("kind" if kind_is_possible() else "guests")
     name = name or os.environ.get("LVS_RIG_NAME") or "default"
@@ -109,9 +114,12 @@ def kind_is_possible(modules: Path = Path("/sys/module")) -> bool:
     """Docker answers, kind is there and this kernel has ip_vs (loaded, or loadable)."""
     if not shutil.which("kind") or not shutil.which("docker"):
         return False
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    if subprocess.call(["docker", "info"], **quiet) != 0:
+    if not _succeeds("docker", "info"):
         return False
     if (modules / "ip_vs").exists():
         return True
-    return bool(shutil.which("modprobe")) and subprocess.call(["modprobe", "--dry-run", "ip_vs"], **quiet) == 0
+    return bool(shutil.which("modprobe")) and _succeeds("modprobe", "--dry-run", "ip_vs")
+
+
+def _succeeds(*command: str) -> bool:
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0

@@ -5,13 +5,12 @@ Each node sees it through a copy-on-write file of its own, so three nodes share 
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
-from rig import cache, guest, layout, oci, shell
-from rig.errors import CommandFailed
-from rig.progress import Progress
-from rig.small_images import pause
+from . import cache, guest, layout, oci, shell
+from .errors import CommandFailed
+from .progress import Progress
+from .small_images import pause
 
 SIZE = "8G"
 """As the node sees it; the file holds only what is written."""
@@ -21,7 +20,9 @@ HERE = Path(__file__).parent
 def base_disk(linux: Path, archives: tuple[Path, ...]) -> Path:
     """The image file with these archives (and pause) unpacked. ``linux`` is the kernel that does it."""
     wanted = (pause(), *archives)
-    identity = cache.key(layout.containerd(), HERE / "node-init", *(oci.image_digest(path) for path in wanted))
+    identity = cache.key(
+        layout.containerd(), HERE / "node-init", HERE / "disk.py", *(oci.image_digest(path) for path in wanted)
+    )
 
     def build(folder: Path, progress: Progress) -> None:
         _preload(folder, linux, wanted, progress)
@@ -33,14 +34,23 @@ def _preload(folder: Path, linux: Path, archives: tuple[Path, ...], progress: Pr
     progress.at(f"unpacking {len(archives)} images for the nodes")
     disk, log = folder / "disk", folder / "log"
     shell.run(["truncate", "-s", SIZE, disk])
-    shell.run(["mkfs.ext4", "-q", "-O", "^has_journal", "-E", "lazy_itable_init=1", disk])
+    # With a journal: a node that crashes finds its files whole when it boots again.
+    shell.run(["mkfs.ext4", "-q", "-J", "size=16", "-E", "lazy_itable_init=1", disk])
     (folder / "containerd.toml").write_text(layout.containerd())
     (folder / "cni.conflist").write_text(layout.cni(1))
     images = " ".join(str(path) for path in archives)
     (folder / "environment").write_text(
         layout.shell_variables(
-            name="preload", address="127.0.0.2", gateway="", management="", routes="", bin="", python="true", agent="",
-            images=images, task="preload",
+            name="preload",
+            address="127.0.0.2",
+            gateway="",
+            management="",
+            routes="",
+            bin="",
+            python="true",
+            agent="",
+            images=images,
+            task="preload",
         )
     )
     arguments = guest.kernel_arguments(linux, HERE / "node-init", folder, memory="1G", cpus=2)
@@ -63,7 +73,3 @@ def _preload(folder: Path, linux: Path, archives: tuple[Path, ...], progress: Pr
         if leftover != disk:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     progress.done(f"{len(archives)} images unpacked")
-
-
-if __name__ == "__main__":
-    print(base_disk(Path(sys.argv[1]), tuple(Path(name) for name in sys.argv[2:])))

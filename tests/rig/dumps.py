@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from rig.errors import RigError
+from .errors import RigError
 
 OBJECTS = (
     ("get", "nodes,pods,services,endpointslices", "-A", "-o", "wide"),
@@ -14,9 +14,21 @@ OBJECTS = (
     ("get", "lvsvirtualserviceclasses", "-o", "yaml"),
     ("get", "daemonsets,deployments", "-A", "-o", "yaml"),
     ("get", "events", "-A", "--sort-by=.lastTimestamp"),
-    ("logs", "-n", "lvs-system", "--all-containers", "--prefix", "--tail=2000", "-l", "app.kubernetes.io/part-of=lvs-dr-operator"),
+    (
+        "logs",
+        "-n",
+        "lvs-system",
+        "--all-containers",
+        "--prefix",
+        "--tail=2000",
+        "-l",
+        "app.kubernetes.io/part-of=lvs-dr-operator",
+    ),
 )
-NODE = "ip address; ip route; ip neigh; ipvsadm -Sn; ipvsadm -Lnc; nft list ruleset; sysctl -a 2>/dev/null | grep -E 'ipv4.(vs|conf)'; dmesg"
+NODE = (
+    "ip address; ip route; ip neigh; ipvsadm -Sn; ipvsadm -Lnc; "
+    "nft list ruleset; sysctl -a 2>/dev/null | grep -E 'ipv4.(vs|conf)'; dmesg"
+)
 
 
 class Source(Protocol):
@@ -44,5 +56,7 @@ def dump(source: Source, logs: Path | None, folder: Path) -> None:
     for node in source.nodes:
         with contextlib.suppress(RigError):
             (folder / f"{node}.txt").write_text(source.on_node(node, ["sh", "-c", NODE], check=False, timeout=20))
-            script = "for f in /var/log/pods/*/*/*.log; do echo \"== $f\"; tail -n 300 $f; done"
-            (folder / f"{node}-pods.txt").write_text(source.on_node(node, ["sh", "-c", script], check=False, timeout=20))
+            script = 'for f in /var/log/pods/*/*/*.log; do echo "== $f"; tail -n 300 $f; done'
+            (folder / f"{node}-pods.txt").write_text(
+                source.on_node(node, ["sh", "-c", script], check=False, timeout=20)
+            )

@@ -19,8 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from rig import shell
-from rig.errors import CommandFailed
+from . import shell
+from .errors import CommandFailed
 
 NOT_PASSED_ON = {"TERM", "SHLVL", "_", "OLDPWD", "PWD", "TMPDIR", "LS_COLORS"}
 PR_SET_PDEATHSIG = 1
@@ -29,8 +29,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 INIT = """\
 #!/bin/bash
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t tmpfs run /run
-ln -s /proc/self/fd /dev/fd; mkdir -p /dev/pts /dev/shm /run/tmp; mount -t devpts devpts /dev/pts; mount -t tmpfs shm /dev/shm
-mount -t cgroup2 cgroup /sys/fs/cgroup; ip link set lo up
+ln -s /proc/self/fd /dev/fd; mkdir -p /dev/pts /dev/shm /run/tmp; mount -t devpts devpts /dev/pts
+mount -t tmpfs shm /dev/shm; mount -t cgroup2 cgroup /sys/fs/cgroup; ip link set lo up
 stty raw -echo </dev/tty1; stty raw -echo </dev/tty2
 . {work}/environment; cd {cwd}
 bash {work}/command </dev/null > >(exec cat >/dev/tty1) 2> >(exec cat >/dev/tty2)
@@ -44,13 +44,15 @@ def die_with_parent() -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def kernel_arguments(
-    linux: Path, init: Path, work: Path, *, memory: str, cpus: int, name: str = "guest"
-) -> list[str]:
+def kernel_arguments(linux: Path, init: Path, work: Path, *, memory: str, cpus: int, name: str = "guest") -> list[str]:
     """The command line that boots ``linux`` over this machine's files. ``work`` takes the kernel's own small files."""
     return [
         *(str(linux), "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw", "quiet", "panic=-1"),
-        *("dummy.numdummies=0", "bonding.max_bonds=0", "fb_tunnels=none"),  # else every namespace is born with nine devices
+        *(
+            "dummy.numdummies=0",
+            "bonding.max_bonds=0",
+            "fb_tunnels=none",
+        ),  # else every namespace is born with nine devices
         *(f"init={init}", f"mem={memory}", "seccomp=on", f"ncpus={cpus}", f"uml_dir={work}", f"umid={name}"),
     ]
 

@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rig import apt, cache, dumps, guest, layout, remote, shell
-from rig.build_kernel import kernel
-from rig.build_kubernetes import kubernetes
-from rig.cluster import Direction
-from rig.disk import base_disk
-from rig.errors import CommandFailed, RigError
-from rig.keeper import STATE, started_at
-from rig.lan import Lan
-from rig.pki import Authority
+from . import apt, cache, dumps, guest, layout, remote, shell
+from .build_kernel import kernel
+from .build_kubernetes import kubernetes
+from .cluster import Direction
+from .disk import base_disk
+from .errors import CommandFailed, RigError
+from .keeper import STATE, started_at
+from .lan import Lan
+from .pki import Authority
 
 MEMORY = os.environ.get("LVS_NODE_MEMORY", "2G")
 HERE = Path(__file__).parent
@@ -33,8 +33,6 @@ def run_folder() -> Path:
 
 class Guests:
     """See ``rig.cluster.Cluster``. All state is on disk: any process may ask for any of this."""
-
-    vips = layout.VIPS
 
     def __init__(self, name: str = "default", proxy: str = "nftables") -> None:
         if proxy not in layout.PROXY_MODES:
@@ -103,7 +101,9 @@ class Guests:
             except CommandFailed as failed:
                 said = str(failed)
             if time.monotonic() > deadline:
-                raise RigError(f"cluster {self.name!r} is not ready after {timeout:.0f} s; logs in {self.folder}\n{said}")
+                raise RigError(
+                    f"cluster {self.name!r} is not ready after {timeout:.0f} s; logs in {self.folder}\n{said}"
+                )
             time.sleep(0.25)
 
     # What a node is
@@ -111,6 +111,10 @@ class Guests:
     @property
     def nodes(self) -> tuple[str, ...]:
         return tuple(layout.node_name(number + 1) for number in range(self._facts().get("nodes", 0)))
+
+    @property
+    def vips(self) -> tuple[str, ...]:
+        return layout.VIPS
 
     def node_address(self, node: str) -> str:
         return layout.node_address(layout.node_number(node))
@@ -161,7 +165,7 @@ class Guests:
     # Commands
 
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 60.0) -> str:
-        command = [Path(self._facts()["commands"]) / "kubectl", "--kubeconfig", self.kubeconfig, *arguments]
+        command = [f"{self._facts()['commands']}/kubectl", "--kubeconfig", str(self.kubeconfig), *arguments]
         return shell.run(command, stdin=stdin, timeout=timeout)
 
     def on_node(
@@ -258,7 +262,13 @@ class Guests:
 
     def _prepare(self, nodes: int, linux: Path, commands: Path, disk: Path) -> None:
         """Keys, configuration files and facts, before anything runs."""
-        facts = {"nodes": nodes, "linux": str(linux), "commands": str(commands), "disk": str(disk), "proxy": self._proxy}
+        facts = {
+            "nodes": nodes,
+            "linux": str(linux),
+            "commands": str(commands),
+            "disk": str(disk),
+            "proxy": self._proxy,
+        }
         (self.folder / "cluster.json").write_text(json.dumps(facts))
         pki = Authority(self.folder / "pki")
         pki.key_pair("sa")

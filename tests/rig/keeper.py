@@ -1,7 +1,7 @@
 """The process that owns a cluster of guests: private namespaces around it, a TCP door to its API server, and an end.
 
-``python -m rig.keeper RUN_DIR OWNER_FD`` (OWNER_FD -1: nobody; it lives until ``down``). Everything of the cluster lives
-in the process, network and mount namespaces made here, so when process 1 of them dies the kernel ends all of it,
+``python -m rig.keeper RUN_DIR OWNER_FD`` (OWNER_FD -1: nobody; it lives until ``down``). Everything of the cluster
+lives in the process, network and mount namespaces made here, so when process 1 of them dies the kernel ends all of it,
 whatever it was doing: nothing to look for, nothing to forget. It dies with this keeper; the keeper ends at SIGTERM, or
 when the owner's end of a pipe closes, which happens however the owner ends.
 """
@@ -17,8 +17,8 @@ import socket
 import sys
 from pathlib import Path
 
-from rig import shell
-from rig.guest import die_with_parent
+from . import shell
+from .guest import die_with_parent
 
 CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWNET = 0x00020000, 0x20000000, 0x40000000
 API = ("127.0.0.1", 6443)

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from rig import layout, shell
-from rig.cluster import Direction
+from . import layout, shell
+from .cluster import Direction
 
 CHAIN = "{{ type filter hook {hook} device {device} priority 0; policy drop; }}"
 
@@ -34,6 +34,7 @@ class Lan:
             self._ip(*client, *words.split())
         self._ip(*client, "route", "add", "default", "via", layout.CONTROL_PLANE)
         self._run("nft", "add table netdev cuts")
+        self._run("sysctl", "-qw net.ipv4.ip_forward=1")  # the LAN's router knows the way to the pods
 
     def plug(self, number: int) -> None:
         """Fresh cables for a node. The guest's end of a veth carries its frames unchanged: no offloads there."""

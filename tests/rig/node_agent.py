@@ -87,7 +87,11 @@ def main(address: str) -> None:
     # The card is still at home: a process that enters home sends it here.
     me = str(os.getpid())
     subprocess.run(["nsenter", f"--net=/proc/{me}/fd/{home}", "ip", "link", "set", CARD, "netns", me], check=True)
-    for words in (["link", "set", "lo", "up"], ["address", "add", f"{address}/24", "dev", CARD], ["link", "set", CARD, "up"]):
+    for words in (
+        ["link", "set", "lo", "up"],
+        ["address", "add", f"{address}/24", "dev", CARD],
+        ["link", "set", CARD, "up"],
+    ):
         subprocess.run(["ip", *words], check=True)
     with socket.create_server((address, PORT), backlog=64) as listener:
         while True:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from rig import shell
+from . import shell
 
 DAYS = "3650"
 

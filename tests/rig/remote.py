@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from rig.errors import RigError
-from rig.node_agent import CLONE_NEWNET, FRAME, PORT
+from .errors import RigError
+from .node_agent import CLONE_NEWNET, FRAME, PORT
 
 _libc = ctypes.CDLL(None, use_errno=True)
 Sink = Callable[[bytes], object]
@@ -34,16 +34,16 @@ def connect(namespace: Path, address: str, deadline: float) -> socket.socket:
     with network_of(namespace):
         while True:
             try:
-                return socket.create_connection((address, PORT), timeout=max(0.05, min(1.0, deadline - time.monotonic())))
+                return socket.create_connection(
+                    (address, PORT), timeout=max(0.05, min(0.2, deadline - time.monotonic()))
+                )
             except OSError as error:
                 if time.monotonic() > deadline:
                     raise RigError(f"{address}: no answer from the node ({error}); it may be down or frozen") from None
                 time.sleep(0.02)
 
 
-def run(
-    connection: socket.socket, argv: Sequence[str], *, stdin: str, timeout: float, out: Sink, error: Sink
-) -> int:
+def run(connection: socket.socket, argv: Sequence[str], *, stdin: str, timeout: float, out: Sink, error: Sink) -> int:
     """The command's exit status. Raises TimeoutError; the command is then killed."""
     deadline = time.monotonic() + timeout
     with connection:

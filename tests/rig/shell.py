@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rig.errors import CommandFailed, RigError
+from .errors import CommandFailed, RigError
 
 # Debian keeps half of what the rig needs in sbin, which an ordinary user's PATH leaves out.
 SEARCH_PATH = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/local/sbin:/usr/sbin:/sbin"
@@ -43,7 +43,9 @@ def run(
     except subprocess.TimeoutExpired as expired:
         raise CommandFailed(f"{shlex.join(command)}: no end within {timeout} s", str(expired.stdout or "")) from None
     except FileNotFoundError:
-        raise RigError(f"{command[0]}: not found on this machine (make rig-tools installs what the rig needs)") from None
+        raise RigError(
+            f"{command[0]}: not found on this machine (make rig-tools installs what the rig needs)"
+        ) from None
     if check and done.returncode != 0:
         raise CommandFailed(
             f"{shlex.join(command)}: status {done.returncode}", done.stdout + done.stderr, done.returncode

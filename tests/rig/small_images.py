@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from rig import cache, layout, oci, shell
-from rig.build_kubernetes import compile_go, go
-from rig.progress import Progress
+from . import cache, layout, oci, shell
+from .build_kubernetes import compile_go, go
+from .progress import Progress
 
 PAUSE_SOURCE = "#include <unistd.h>\nint main(void){for(;;)pause();}\n"
 WEB = "docker.io/traefik/whoami:latest"
