@@ -120,9 +120,9 @@ class FakeApi:
         response.enable_chunked_encoding()
         try:
             await response.prepare(request)
-            while (event := await queue.get()) is not None:
-                await response.write(json.dumps(event).encode() + b"\n")
-                if event["type"] == "ERROR":
+            while (told := await queue.get()) is not None:
+                await response.write(json.dumps(told).encode() + b"\n")
+                if told["type"] == "ERROR":
                     break
         except (ConnectionError, asyncio.CancelledError):
             pass

@@ -8,7 +8,6 @@ from gen import assignment, endpoint_slice, snapshot, virtual_service
 from lvsagent.core.agent import (
     RELEASE_SECONDS,
     Claims,
-    additions,
     addresses_of,
     count,
     offered,
@@ -202,7 +201,7 @@ class TestClaims:
         claims.tell((router(A, ready=True),), 1.0)
         assert claims.claimed(1.0) is None
         assert claims.heard(Configured(generation=1))
-        assert claims.claimed(1.0) == {A}
+        assert claims.claimed(1.0) == frozenset({A})
 
     def test_an_address_is_claimed_until_the_wish_without_it_is_confirmed(self) -> None:
         claims = Claims()
@@ -210,9 +209,9 @@ class TestClaims:
         claims.heard(Configured(generation=1))
         claims.tell((router(B, ready=True),), 2.0)
         claims.heard(Configured(generation=1))
-        assert claims.claimed(2.5) == {A, B}
+        assert claims.claimed(2.5) == frozenset({A, B})
         claims.heard(Configured(generation=2))
-        assert claims.claimed(2.5) == {B}
+        assert claims.claimed(2.5) == frozenset({B})
 
     def test_an_election_that_does_not_answer_is_dead_after_a_while(self) -> None:
         claims = Claims()
@@ -220,8 +219,8 @@ class TestClaims:
         claims.heard(Configured(generation=1))
         claims.tell((), 2.0)
         assert claims.waits_until() == 2.0 + RELEASE_SECONDS
-        assert claims.claimed(1.9 + RELEASE_SECONDS) == {A}
-        assert claims.claimed(2.0 + RELEASE_SECONDS) == set()
+        assert claims.claimed(1.9 + RELEASE_SECONDS) == frozenset({A})
+        assert claims.claimed(2.0 + RELEASE_SECONDS) == frozenset()
 
     def test_nothing_is_waited_for_when_all_is_confirmed(self) -> None:
         claims = Claims()
@@ -269,7 +268,5 @@ def test_what_the_kernel_refuses_is_a_problem_of_the_object() -> None:
 
 
 def test_the_log_counts_operations() -> None:
-    ops = [AddLoopback(A), AddLoopback(B), DeleteService(key(A))]
+    ops: list[Op] = [AddLoopback(A), AddLoopback(B), DeleteService(key(A))]
     assert count(ops) == {"AddLoopback": 2, "DeleteService": 1}
-    assert additions(ops)
-    assert not additions([DeleteService(key(A))])

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from lvsapi.parse import parse_class, parse_endpoint_slice, parse_node, parse_se
 from lvsapi.status import refused
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 OUR_API = f"/apis/{names.API_VERSION}"
 MOST_NAMES = 100
@@ -61,6 +64,7 @@ class KubeSource:
         self.observed: dict[ObjectKey, Observed] = {}
         self._changed = changed
         self._seeded = False
+        self._named: set[Problem] = set()
         self._covered = _Covered()
         make = functools.partial(_reflector, client, self._wake, reflector)
         self._virtual_services = make(names.PLURAL, f"{OUR_API}/{names.PLURAL}", self._parse)
@@ -151,6 +155,12 @@ class KubeSource:
         cache = self._virtual_services.cache
         for key in self.observed.keys() - cache.objects.keys() - cache.problems.keys():
             del self.observed[key]
+        for problem in set(self.problems) - self._named:
+            _log.warning(
+                "an object cannot be used; its last good version stays in force",
+                extra={"object": problem.key, "reason": problem.reason, "error": problem.message},
+            )
+        self._named = set(self.problems)
         self._select()
         self._changed()
 

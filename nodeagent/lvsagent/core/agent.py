@@ -14,7 +14,6 @@ from ipaddress import ip_interface
 
 from lvsagent.core.diff import (
     AddLoopback,
-    AddService,
     Conflict,
     DeleteDestination,
     DeleteLoopback,
@@ -250,11 +249,6 @@ def _owners(
         case _:
             owner = owners.get(op.service)
     return (owner,) if owner else ()
-
-
-def additions(ops: Iterable[Op]) -> bool:
-    """Whether a step makes something ours that was not: then the record must be on disk first."""
-    return any(isinstance(op, AddService | AddLoopback) for op in ops)
 
 
 def count(ops: Iterable[Op]) -> Mapping[str, int]:

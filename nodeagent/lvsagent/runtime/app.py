@@ -69,7 +69,7 @@ class App:
     def __init__(self, settings: Settings) -> None:
         """Raises kubeconfig.ConfigError."""
         self.settings = settings
-        self.view = View(node=settings.node, version=_version(), election_expected=settings.election)
+        self.view = View(node=settings.node, version=_version())
         self.files = StateFiles(settings.state_dir)
         self.client: ApiClient | None = None
         self.source: KubeSource | ManifestSource

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -294,10 +294,6 @@ class Loop:
             )
         self.view.problems = fresh
         self.view.in_place = not failures
-
-    def counts(self) -> Mapping[str, int]:
-        """For tests: operations carried out."""
-        return dict(self.view.operations)
 
 
 def _operation(op: Op) -> str:

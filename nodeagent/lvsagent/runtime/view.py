@@ -44,7 +44,6 @@ class View:
     version: str
     claims: Claims = field(default_factory=Claims)
     election_connected: bool = False
-    election_expected: bool = True
     resolved: Resolved = field(default_factory=lambda: Resolved(servers=(), routers=(), problems=()))
     plan: NodePlan | None = None
     problems: tuple[Problem, ...] = ()

@@ -1,0 +1,124 @@
+"""The agent's metrics: the agreed names, and no series of what is gone."""
+
+import time
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from gen import assignment, endpoint, endpoint_slice, snapshot, virtual_service
+from lvsagent import ipc
+from lvsagent.adapters.metrics import AgentCollector
+from lvsagent.adapters.reflector import Health
+from lvsagent.runtime.view import HEARTBEAT_SECONDS, View
+from lvsapi.model import Resolved
+from lvsapi.resolve import resolve
+
+pytestmark = pytest.mark.unit
+
+NAMES = ["lvs_vrrp_state", "lvs_vrrp_transitions_total", "lvs_vrrp_adverts_sent_total", "lvs_vrrp_adverts_received_total", "lvs_vrrp_adverts_dropped_total", "lvs_vrrp_announcements_sent_total", "lvs_vip_held", "lvs_virtualservice_active", "lvs_backends", "lvs_programming_errors_total", "lvs_programming_seconds_bucket", "lvs_election_connected", "lvs_kube_connected", "lvs_kube_last_sync_timestamp_seconds", "lvs_kube_relists_total", "lvs_kube_errors_total", "lvs_build_info"]
+DRAINING = endpoint("10.244.1.3", ready=False, serving=True, terminating=True)
+RESOLVED = resolve(snapshot(virtual_service(assigned=assignment()), slices=[endpoint_slice(["10.244.1.2", DRAINING])]))
+
+
+def router(state: str = "Active") -> ipc.RouterStatistics:
+    return ipc.RouterStatistics(
+        router="default/200/v4",
+        state=state,
+        virtual_router_id=200,
+        family=4,
+        interface="eth0",
+        priority=250,
+        active_address="",
+        addresses_held=("192.168.139.123/32",) if state == "Active" else (),
+        transitions={"Backup,Active,active_silent": 3},
+        adverts_sent=1,
+        adverts_received=2,
+        announcements_sent=5,
+        address_errors=0,
+    )
+
+
+def statistics(*routers: ipc.RouterStatistics) -> ipc.Statistics:
+    return ipc.Statistics(
+        started=0.0,
+        generation=1,
+        routers=routers,
+        dropped={"checksum": 4},
+        late_timers=0,
+        lateness_max_ms=0.0,
+        realtime=True,
+        memory_locked=True,
+    )
+
+
+def scrape(view: View) -> list[str]:
+    registry = CollectorRegistry()
+    AgentCollector(view).register(registry)
+    return [line for line in generate_latest(registry).decode().splitlines() if not line.startswith("#")]
+
+
+def full() -> View:
+    view = View(node="node1", version="1.2.3", resolved=RESOLVED, health={"services": Health(connected=True)})
+    view.health["services"].errors["http_500"] = 1
+    view.claims.heard(statistics(router()))
+    view.errors["add_destination", "no_such_service"] += 2
+    view.programming.observe(0.004)
+    view.programming.observe(100.0)
+    return view
+
+
+def test_every_agreed_name_is_there() -> None:
+    found = {line.split("{")[0].split(" ")[0] for line in scrape(full())}
+    assert found >= set(NAMES)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'lvs_vrrp_state{family="4",interface="eth0",router="default/200/v4",state="Active",vrid="200"} 1.0',
+        'lvs_vrrp_state{family="4",interface="eth0",router="default/200/v4",state="Backup",vrid="200"} 0.0',
+        'lvs_vrrp_transitions_total{cause="active_silent",from="Backup",router="default/200/v4",to="Active"} 3.0',
+        'lvs_vrrp_transitions_total{cause="preemption",from="Backup",router="default/200/v4",to="Active"} 0.0',
+        'lvs_vrrp_adverts_dropped_total{reason="checksum"} 4.0',
+        'lvs_vip_held{address="192.168.139.123",namespace="default",virtualservice="web"} 1.0',
+        'lvs_virtualservice_active{namespace="default",virtualservice="web"} 1.0',
+        'lvs_backends{address="192.168.139.123",namespace="default",port="80",protocol="TCP",state="ready",'
+        'virtualservice="web"} 1.0',
+        'lvs_backends{address="192.168.139.123",namespace="default",port="80",protocol="TCP",state="draining",'
+        'virtualservice="web"} 1.0',
+        'lvs_programming_errors_total{operation="add_destination",reason="no_such_service"} 2.0',
+        'lvs_programming_seconds_bucket{le="0.005"} 1.0',
+        'lvs_programming_seconds_bucket{le="+Inf"} 2.0',
+        'lvs_kube_errors_total{reason="http_500",resource="services"} 1.0',
+        'lvs_build_info{version="1.2.3"} 1.0',
+    ],
+)
+def test_values_and_labels(line: str) -> None:
+    assert line in scrape(full())
+
+
+def test_what_is_gone_leaves_no_series() -> None:
+    view = full()
+    view.resolved = Resolved(servers=(), routers=(), problems=())
+    view.claims.heard(statistics())
+    assert not [line for line in scrape(view) if "virtualservice=" in line or "router=" in line]
+
+
+def test_a_backup_holds_nothing() -> None:
+    view = full()
+    view.claims.heard(statistics(router("Backup")))
+    assert 'lvs_vip_held{address="192.168.139.123",namespace="default",virtualservice="web"} 0.0' in scrape(view)
+    assert 'lvs_virtualservice_active{namespace="default",virtualservice="web"} 0.0' in scrape(view)
+
+
+def test_health_is_the_heartbeat_and_readiness_the_tables() -> None:
+    view = full()
+    now = time.monotonic()
+    view.heartbeat = now
+    assert view.healthy(now + HEARTBEAT_SECONDS / 2)
+    assert not view.healthy(now + HEARTBEAT_SECONDS)
+    assert not view.ready()
+    view.in_place = True
+    assert view.ready()
+    view.kernel_supported = False
+    assert not view.ready()

@@ -1,0 +1,63 @@
+"""The agent's command line, and what its process imports."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lvsagent.cli import main, parse
+
+pytestmark = pytest.mark.unit
+
+
+def test_the_environment_of_the_pod_is_enough() -> None:
+    found = parse([], {"NODE_NAME": "n1", "LVS_RUN_DIR": "/r", "LVS_STATE_DIR": "/s", "LVS_PROC_SYS": "/host/proc/sys"})
+    assert (found.node, found.run_dir, found.state_dir) == ("n1", Path("/r"), Path("/s"))
+    assert found.proc_sys == Path("/host/proc/sys")
+    assert found.metrics == ("0.0.0.0", 9479)
+    assert found.election
+    assert found.manifests is None
+
+
+def test_options_come_before_the_environment() -> None:
+    found = parse(
+        ["--node-name", "n2", "--manifests", "/m", "--metrics-address", "[::1]:80", "--no-election"], {"NODE_NAME": "x"}
+    )
+    assert (found.node, found.manifests, found.metrics, found.election) == ("n2", Path("/m"), ("::1", 80), False)
+    assert parse(["--metrics-address", ""], {"NODE_NAME": "x"}).metrics is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--node-name NAME is missing"),
+        (["--node-name", "n", "--manifests", "m", "--kubeconfig", "k"], "exclude each other"),
+        (["--node-name", "n", "--metrics-address", "nonsense"], "expected HOST:PORT"),
+        (["--node-name", "n", "--metrics-address", "h:99999"], "expected HOST:PORT"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(arguments, {})
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_missing_way_to_the_api_ends_with_a_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    options = ["--node-name", "n", "--state-dir", str(tmp_path), "--run-dir", str(tmp_path)]
+    assert main([*options, "--kubeconfig", str(tmp_path / "absent")], {}) == 2
+    assert main(options, {}) == 2
+    assert "--manifests DIR" in capsys.readouterr().err
+
+
+def test_the_agent_imports_no_client_library_and_no_scapy() -> None:
+    code = (
+        "import sys, lvsagent.cli; "
+        "print([m for m in ('kubernetes', 'kopf', 'scapy', 'lvsoperator') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
