@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -27,6 +27,7 @@ RETRY_SECONDS = 1.0
 ELECTION_GRACE_SECONDS = 3.0
 """An election that does not answer for so long is dead, and its addresses with it."""
 UNSUPPORTED = "KernelUnsupported"
+MOST_LINES = 10
 
 _log = logging.getLogger(__name__)
 
@@ -209,11 +210,7 @@ class Loop:
             problems = decided.problems
         resolved = resolve(snapshot)
         found = (*problems, *resolved.problems)
-        for problem in set(found) - set(self.view.resolved.problems):
-            _log.warning(
-                "an object is not wholly served",
-                extra={"object": problem.key, "reason": problem.reason, "error": problem.message},
-            )
+        _name(set(found) - set(self.view.resolved.problems))
         self.view.resolved = Resolved(servers=resolved.servers, routers=resolved.routers, problems=found)
 
     def _claimed(self, now: float) -> frozenset[IPAddress] | None:
@@ -287,13 +284,20 @@ class Loop:
             _log.error("a service of somebody else is in the way", extra={"error": conflict})
         self._conflicts = conflicts
         fresh = (*planned, *decide.problems_of_pass(self.view.resolved, difference.conflicts, failures))
-        for problem in set(planned) - set(self.view.problems):
-            _log.error(
-                "an object is not wholly served",
-                extra={"object": problem.key, "reason": problem.reason, "error": problem.message},
-            )
+        _name(set(planned) - set(self.view.problems))
         self.view.problems = fresh
         self.view.in_place = not failures
+
+
+def _name(problems: Collection[Problem]) -> None:
+    """Log what is new, a screenful at most: one cause can touch every object."""
+    for problem in sorted(problems, key=lambda problem: (problem.key, problem.message))[:MOST_LINES]:
+        _log.warning(
+            "an object is not wholly served",
+            extra={"object": problem.key, "reason": problem.reason, "error": problem.message},
+        )
+    if len(problems) > MOST_LINES:
+        _log.warning("more objects are not wholly served", extra={"number": len(problems) - MOST_LINES})
 
 
 def _operation(op: Op) -> str:

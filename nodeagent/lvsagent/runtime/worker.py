@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from lvsagent.adapters.statefile import StateFiles
-from lvsagent.core.diff import Op, Owned
+from lvsagent.core.diff import IpvsOp, Op, Owned
 from lvsagent.core.failure import OperationFailed
 from lvsagent.core.state import KernelState, NodeFacts
 
 T = TypeVar("T")
+
+FEW_SERVICES = 20
+"""Up to here services are read back one by one; above, one dump is cheaper when most of them were touched."""
 
 
 class KernelPort(Protocol):
@@ -58,7 +61,9 @@ class Worker:
             unsaved = self._save(owned)
             started = time.monotonic()
             failures = kernel.apply(ops)
-            state = kernel.read() if failures else kernel.readback(ops, before)
+            touched = {op.service for op in ops if isinstance(op, IpvsOp)}
+            whole = failures or 2 * len(touched) > len(before.services.keys() | touched) > FEW_SERVICES
+            state = kernel.read() if whole else kernel.readback(ops, before)
             return Applied(failures=failures, state=state, seconds=time.monotonic() - started, unsaved=unsaved)
 
         return await self._run(work)
