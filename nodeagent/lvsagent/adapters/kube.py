@@ -14,6 +14,7 @@ from lvsagent.adapters.kubeconfig import ConfigError, KubeConfig
 CONNECT_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 40.0
 """The longest silence in an answer that is not a watch; an API server that takes 30 s is slow, not dead."""
+FAREWELL_SECONDS: Final = 0.1
 LONGEST_EVENT: Final = 16 << 20
 """Bytes. etcd refuses objects above 1.5 MB."""
 FIELD_MANAGER: Final = "lvs-agent"
@@ -100,6 +101,8 @@ class ApiClient:
         if self._session:
             await self._session.close()
             self._session = None
+            # Connections with TLS, and those that were being made, end a moment after the session does.
+            await asyncio.sleep(FAREWELL_SECONDS)
         await asyncio.gather(*self._closing)
 
     async def _request(
