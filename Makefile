@@ -1,2 +1,62 @@
 # Two commands for a newcomer: `make demo` and `make test`. Each installs what it needs and says what it does.
 SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help venv lint format unit sim contract net e2e test demo lab image rig-tools rig-build rig-up rig-down lock clean
+
+PY := .venv/bin/python
+READY := .venv/.ready
+RUN := $(PY) tests/run.py
+RIG := PYTHONPATH=tests $(PY) -m rig
+ARGS ?=
+
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(READY) ## the development environment in .venv, from the lock file with hashes
+
+$(READY): requirements/dev.lock pyproject.toml
+	@bash tests/venv.sh
+
+lint: $(READY) ## ruff, mypy --strict, import contracts
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+format: $(READY) ## ruff format, and what ruff can mend
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+unit sim contract net e2e: $(READY) ## one tier (ARGS="-k word" goes to pytest)
+	$(RUN) $@ $(ARGS)
+
+test: $(READY) ## every tier; the last line counts
+	$(RUN) $(ARGS)
+
+demo: $(READY) ## the main job on a real three-node Kubernetes: a node dies, connections live on (ARGS=--keep)
+	PYTHONPATH=tests $(PY) -m demo $(ARGS)
+
+lab: $(READY) ## the classic lab, without Kubernetes: dr1, dr2, web1, web2, a client
+	$(RIG) guest -- env PYTHONPATH=tests $(PY) -m lab $(ARGS)
+
+image: $(READY) ## the images, by Docker or buildah
+	$(RIG) image
+
+rig-tools: $(READY) ## the Debian packages that the rig and the tests use
+	$(RIG) tools
+
+rig-build: $(READY) ## everything that the rig caches: kernel, Kubernetes, images
+	$(RIG) build
+
+rig-up: $(READY) ## a real Kubernetes to play with; `PYTHONPATH=tests .venv/bin/python -m rig help` says more
+	$(RIG) up $(ARGS)
+
+rig-down: $(READY) ## take it away
+	$(RIG) down
+
+lock: $(READY) ## the lock files anew, after a change of dependencies
+	requirements/compile.sh
+
+clean: ## what is built in this folder (the rig's cache stays)
+	rm -rf build .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage

@@ -58,9 +58,10 @@ class Guests:
             self._start_keeper(owned)
             self._prepare(nodes, linux, commands, disk)
             self._lan().create(nodes)
-            self._start_control_plane(commands)
+            self._start_api(commands)
             for node in self.nodes:
                 self.boot(node)
+            self._start_controllers(commands)
             self.wait_ready()
         except BaseException:
             self.down()
@@ -90,14 +91,13 @@ class Guests:
 
     def wait_ready(self, timeout: float = 120.0) -> None:
         deadline = time.monotonic() + timeout
-        running = [node for node in self.nodes if self._alive(node)]
+        running = {node for node in self.nodes if self._alive(node)}
         while True:
             try:
-                lines = self.kubectl("get", "nodes", "--no-headers", timeout=15).splitlines()
-                ready = {line.split()[0] for line in lines if line.split()[1] == "Ready"}
-                if ready >= set(running):
+                found = json.loads(self.kubectl("get", "nodes,serviceaccounts", "-o", "json", timeout=15))["items"]
+                if running <= layout.schedulable(found):
                     return
-                said = "\n".join(lines) or "no node has registered"
+                said = "nodes that can run pods: " + (", ".join(sorted(layout.schedulable(found))) or "none")
             except CommandFailed as failed:
                 said = str(failed)
             if time.monotonic() > deadline:
@@ -310,16 +310,31 @@ class Guests:
             )
         )
 
-    def _start_control_plane(self, commands: Path) -> None:
+    def _start_api(self, commands: Path) -> None:
         keys = {path.name: str(path) for path in (self.folder / "pki").iterdir()}
-        controllers = [f"--kubeconfig={self.folder}/controllers.conf", f"--root-ca-file={keys['ca.crt']}"]
-        controllers += [f"--service-account-private-key-file={keys['sa.key']}", "--use-service-account-credentials"]
-        controllers += ["--leader-elect=false", "--node-monitor-grace-period=20s"]
         self._spawn("etcd", [str(commands / "etcd"), *layout.etcd(self.folder / "etcd")])
         self._spawn("kube-apiserver", [str(commands / "kube-apiserver"), *layout.api_server(keys)])
-        self._spawn("kube-controller-manager", [str(commands / "kube-controller-manager"), *controllers])
-        scheduler = [f"--kubeconfig={self.folder}/scheduler.conf", "--leader-elect=false"]
-        self._spawn("kube-scheduler", [str(commands / "kube-scheduler"), *scheduler])
+
+    def _start_controllers(self, commands: Path) -> None:
+        """Once the API server has made its roles: before that they are refused, and give up after 10 s."""
+        deadline = time.monotonic() + 60
+        while self._try_kubectl("get", "--raw", "/readyz") != "ok":
+            if time.monotonic() > deadline:
+                raise RigError(f"the API server is not ready after 60 s: {self.folder}/kube-apiserver.log")
+            time.sleep(0.1)
+        folder, pki = self.folder, self.folder / "pki"
+        flags = [f"--kubeconfig={folder}/controllers.conf", f"--root-ca-file={pki}/ca.crt", "--leader-elect=false"]
+        flags += [f"--service-account-private-key-file={pki}/sa.key", "--use-service-account-credentials"]
+        flags += ["--node-monitor-grace-period=20s"]
+        self._spawn("kube-controller-manager", [str(commands / "kube-controller-manager"), *flags])
+        flags = [f"--kubeconfig={folder}/scheduler.conf", "--leader-elect=false"]
+        self._spawn("kube-scheduler", [str(commands / "kube-scheduler"), *flags])
+
+    def _try_kubectl(self, *arguments: str) -> str:
+        try:
+            return self.kubectl(*arguments, timeout=5)
+        except CommandFailed:
+            return ""
 
     def _spawn(self, name: str, argv: Sequence[str]) -> None:
         """A process that belongs to process 1 of the cluster; NAME.log has what it says, NAME.pid its number there."""

@@ -2,8 +2,9 @@
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -47,6 +48,20 @@ def pod_network(number: int) -> str:
 def mac(cable: int, number: int) -> str:
     """Hardware address of a node's card: cable 0 is the LAN, 1 management."""
     return f"52:54:00:00:{cable:02x}:{number:02x}"
+
+
+def schedulable(objects: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Of ``kubectl get nodes,serviceaccounts`` the nodes on which a pod of the default account can start now."""
+    found = list(objects)
+    if not any(item["kind"] == "ServiceAccount" and item["metadata"]["name"] == "default" for item in found):
+        return set()
+    return {
+        item["metadata"]["name"]
+        for item in found
+        if item["kind"] == "Node"
+        and not item["spec"].get("taints")
+        and any(part["type"] == "Ready" and part["status"] == "True" for part in item["status"]["conditions"])
+    }
 
 
 def shell_variables(**values: str) -> str:
