@@ -19,10 +19,8 @@ $(READY): requirements/dev.lock pyproject.toml
 	@bash tests/venv.sh
 
 lint: $(READY) ## ruff, mypy --strict, import contracts
-	.venv/bin/ruff check
-	.venv/bin/ruff format --check
-	.venv/bin/mypy
-	.venv/bin/lint-imports
+	@bad=0; for check in "ruff check" "ruff format --check" mypy lint-imports; do \
+	  echo "=== $$check"; .venv/bin/$$check || bad=1; done; exit $$bad
 
 format: $(READY) ## ruff format, and what ruff can mend
 	.venv/bin/ruff check --fix
@@ -35,10 +33,10 @@ test: $(READY) ## every tier; the last line counts
 	$(RUN) $(ARGS)
 
 demo: $(READY) ## the main job on a real three-node Kubernetes: a node dies, connections live on (ARGS=--keep)
-	PYTHONPATH=tests $(PY) -m demo $(ARGS)
+	$(PY) -m tests.demo $(ARGS)
 
 lab: $(READY) ## the classic lab, without Kubernetes: dr1, dr2, web1, web2, a client
-	$(RIG) guest -- env PYTHONPATH=tests $(PY) -m lab $(ARGS)
+	$(RIG) guest -- $(PY) -m tests.lab $(ARGS)
 
 image: $(READY) ## the images, by Docker or buildah
 	$(RIG) image

@@ -1,0 +1,217 @@
+"""The rig's addresses, command lines and files, without running anything."""
+
+import json
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rig import apt, build_kernel, build_kubernetes, guest, image, kind, layout, oci
+from rig.__main__ import node_of
+from rig.errors import RigError
+
+pytestmark = pytest.mark.unit
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_nodes_vips_and_client_have_addresses_of_their_own() -> None:
+    taken = [layout.CONTROL_PLANE, layout.CLIENT, *(layout.node_address(n) for n in range(1, 20)), *layout.VIPS]
+    assert len(set(taken)) == len(taken)
+
+
+@pytest.mark.parametrize("name", ["node", "node0", "node20", "master"])
+def test_what_is_no_node_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="not the name of a node"):
+        layout.node_number(name)
+
+
+def test_a_guest_boots_over_this_machines_files_with_the_fast_mode() -> None:
+    words = guest.kernel_arguments(Path("/k/linux"), Path("/w/init"), Path("/w"), memory="1G", cpus=2)
+    assert words[0] == "/k/linux"
+    assert {"rootfstype=hostfs", "mem=1G", "ncpus=2", "seccomp=on", "init=/w/init", "uml_dir=/w"} <= set(words)
+
+
+def test_variables_are_quoted_for_the_guests_shell() -> None:
+    assert guest.exports({"A": "it's", "TERM": "xterm", "BASH_FUNC_x%%": "()"}) == "export A='it'\"'\"'s'\n"
+
+
+def node(name: str, *, ready: bool = True, taint: bool = False) -> dict[str, Any]:
+    return {
+        "kind": "Node",
+        "metadata": {"name": name},
+        "spec": {"taints": [{"key": "node.kubernetes.io/not-ready"}]} if taint else {},
+        "status": {"conditions": [{"type": "Ready", "status": str(ready)}]},
+    }
+
+
+def test_a_node_is_ready_when_a_pod_can_start_on_it() -> None:
+    account = {"kind": "ServiceAccount", "metadata": {"name": "default"}}
+    nodes = [node("node1"), node("node2", ready=False), node("node3", taint=True)]
+    assert layout.schedulable([*nodes, account]) == {"node1"}
+    assert layout.schedulable(nodes) == set()
+
+
+def test_the_configuration_files_are_what_their_readers_parse() -> None:
+    assert yaml.safe_load(layout.kubelet(2, "/pki"))["tlsCertFile"] == "/pki/node2.crt"
+    assert yaml.safe_load(layout.kube_proxy(2, "ipvs", "/p"))["mode"] == "ipvs"
+    assert json.loads(layout.cni(2))["plugins"][0]["ipam"]["subnet"] == "10.244.2.0/24"
+
+
+@pytest.mark.parametrize(
+    ("text", "version"), [("go1.26.8", (1, 26, 8)), ("go1.27", (1, 27)), ("go1.19.8\n", (1, 19, 8)), ("devel", ())]
+)
+def test_the_version_of_go_is_read(text: str, version: tuple[int, ...]) -> None:
+    assert build_kubernetes.go_version(text) == version
+
+
+def test_the_mirror_of_debian_is_found_in_both_forms_of_sources(tmp_path: Path) -> None:
+    parts = tmp_path / "sources.list.d"
+    parts.mkdir()
+    (parts / "a.sources").write_text("Types: deb\nURIs: http://mirror.test/debian-security\nSuites: x\n")
+    with pytest.raises(RigError, match="no Debian archive"):
+        build_kernel.debian_mirror(tmp_path)
+    (parts / "b.sources").write_text("Types: deb\nURIs: http://mirror.test/debian\nSuites: x\n")
+    assert build_kernel.debian_mirror(tmp_path) == "http://mirror.test/debian"
+    (tmp_path / "sources.list").write_text("deb [trusted=yes] http://old.test/debian/ bookworm main\n")
+    assert build_kernel.debian_mirror(tmp_path) == "http://old.test/debian/"
+
+
+def test_every_scheduler_is_in_the_kernels_configuration() -> None:
+    text = build_kernel.CONFIG.read_text()
+    for scheduler in "rr wrr lc wlc fo ovf lblc lblcr dh sh mh sed nq twos".upper().split():
+        assert f"CONFIG_IP_VS_{scheduler}=y\n" in text
+
+
+def test_no_package_is_named_twice() -> None:
+    assert len(set(apt.EVERYTHING)) == len(apt.EVERYTHING)
+
+
+def test_the_images_have_the_names_that_deploy_asks_for() -> None:
+    kustomization = yaml.safe_load((ROOT / "deploy" / "kustomization.yaml").read_text())
+    wanted = {f"docker.io/library/{entry['name']}:{entry['newTag']}" for entry in kustomization["images"]}
+    assert wanted == set(image.IMAGES.values())
+
+
+def test_a_change_of_any_source_is_a_change_of_the_images(tmp_path: Path) -> None:
+    (tmp_path / "crds").mkdir()
+    source = tmp_path / "crds" / "model.py"
+    source.write_text("1")
+    before = image.source_inputs(tmp_path)
+    source.write_text("2")
+    assert image.source_inputs(tmp_path) != before
+
+
+def test_pip_gets_the_machines_certificates_only_when_the_machine_has_its_own() -> None:
+    assert image.build_arguments({}, by_buildah=True) == []
+    words = image.build_arguments({"PIP_CERT": "/ca.pem"}, by_buildah=True)
+    assert words[-1] == "/ca.pem:/run/pip-certificates.pem:ro"
+    assert image.build_arguments({"PIP_CERT": "/ca.pem"}, by_buildah=False) == []
+
+
+def test_an_archive_of_one_program_is_the_same_bytes_every_time(tmp_path: Path) -> None:
+    for name in ("a.tar", "b.tar"):
+        oci.write(tmp_path / name, "docker.io/x/y:1", {"/run": b"program"}, ["/run"])
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        index = archive.extractfile("index.json")
+        assert index is not None
+        (entry,) = json.load(index)["manifests"]
+        assert f"blobs/sha256/{entry['digest'][7:]}" in archive.getnames()
+    assert entry["annotations"]["io.containerd.image.name"] == "docker.io/x/y:1"
+    assert oci.image_digest(tmp_path / "a.tar").startswith("sha256:")
+
+
+class Recorded:
+    """Stands in for ``shell.run``: keeps command lines, answers what docker and kind would."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.stdin = ""
+
+    def __call__(self, argv: Sequence[str | Path], **options: Any) -> str:
+        line = " ".join(str(word) for word in argv)
+        self.lines.append(line)
+        self.stdin = options.get("stdin") or self.stdin
+        if line.startswith("kind get nodes"):
+            return "lvs-x-control-plane\nlvs-x-worker2\nlvs-x-worker\n"
+        if "get nodes,serviceaccounts" in line or "get nodes" in line:
+            return "lvs-x-worker Ready\nlvs-x-worker2 Ready\n"
+        if "State.Status" in line:
+            return "running\n"
+        if "State.Pid" in line:
+            return "4711\n"
+        if "IPAM" in line:
+            return '[{"Subnet": "fc00::/64"}, {"Subnet": "172.18.0.0/16"}]'
+        return ""
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recorded:
+    recorder = Recorded()
+    monkeypatch.setenv("LVS_CACHE", str(tmp_path))
+    monkeypatch.setattr("rig.shell.run", recorder)
+    return recorder
+
+
+def test_kind_gets_as_many_workers_as_asked_and_the_mode_of_kube_proxy(recorded: Recorded) -> None:
+    cluster = kind.Kind("x", "iptables")
+    cluster.load_images([Path("a.tar")])
+    cluster.up(2)
+    config = yaml.safe_load(recorded.stdin)
+    assert [entry["role"] for entry in config["nodes"]] == ["control-plane", "worker", "worker"]
+    assert config["networking"]["kubeProxyMode"] == "iptables"
+    assert "kind load image-archive --name lvs-x a.tar" in recorded.lines
+
+
+def test_kinds_nodes_are_the_workers_by_the_names_that_kubectl_uses(recorded: Recorded) -> None:
+    cluster = kind.Kind("x")
+    assert cluster.nodes == ("lvs-x-worker", "lvs-x-worker2")
+    assert node_of(cluster, "2") == "lvs-x-worker2"
+    with pytest.raises(RigError, match="not a node"):
+        node_of(cluster, "3")
+
+
+@pytest.mark.parametrize(
+    ("method", "line"),
+    [
+        ("crash", "docker kill --signal KILL lvs-x-worker"),
+        ("boot", "docker start lvs-x-worker"),
+        ("freeze", "docker pause lvs-x-worker"),
+        ("thaw", "docker unpause lvs-x-worker"),
+    ],
+)
+def test_what_happens_to_a_kind_node_happens_to_its_container(recorded: Recorded, method: str, line: str) -> None:
+    getattr(kind.Kind("x"), method)("lvs-x-worker")
+    assert recorded.lines == [line]
+
+
+def test_a_cut_on_kind_drops_one_way_and_heal_undoes_both(recorded: Recorded) -> None:
+    cluster = kind.Kind("x")
+    cluster.cut("lvs-x-worker", "in")
+    assert recorded.lines == [
+        "docker exec -i lvs-x-worker iptables -w -t raw -I PREROUTING -i eth0 -j DROP",
+    ]
+    cluster.heal("lvs-x-worker")
+    assert [line.split()[7:10] for line in recorded.lines[1:]] == [
+        ["raw", "-D", "PREROUTING"],
+        ["mangle", "-D", "POSTROUTING"],
+    ]
+
+
+def test_kinds_client_is_a_process_of_this_machine_in_the_clients_network(recorded: Recorded) -> None:
+    kind.Kind("x").client_run(["ip", "address"])
+    assert "nsenter --target=4711 --net -- ip address" in recorded.lines[-1]
+
+
+def test_kinds_free_addresses_lie_in_its_network_far_from_its_containers(recorded: Recorded) -> None:
+    vips = kind.Kind("x").vips
+    assert len(vips) == 21
+    assert all(vip.startswith("172.18.255.") for vip in vips)
+
+
+def test_kind_down_takes_client_and_nodes_away(recorded: Recorded) -> None:
+    kind.Kind("x").down()
+    assert recorded.lines == ["docker rm -f lvs-x-client", "kind delete cluster --name lvs-x"]
