@@ -35,10 +35,10 @@ def parse_state(text: str) -> NodeState:
     settings, _, nftables = rest.partition("==nft\n")
     return NodeState(
         addresses=_addresses(addresses),
-        tables=_tables(tables),
+        tables=parse_tables(tables),
         settings=dict(
             (key, value)
-            for key, _, value in (line.partition("=") for line in settings.splitlines())
+            for key, _, value in (line.partition(":") for line in settings.splitlines())
             if key.rpartition("/")[2] not in SETTINGS_OF_PODS
         ),
         nftables=frozenset(
@@ -60,7 +60,7 @@ def _addresses(text: str) -> frozenset[str]:
     )
 
 
-def _tables(text: str) -> dict[str, dict[str, int]]:
+def parse_tables(text: str) -> dict[str, dict[str, int]]:
     """/proc/net/ip_vs: addresses and ports in hexadecimal."""
     tables: dict[str, dict[str, int]] = {}
     current: dict[str, int] = {}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.demo.nodes import NodeState, parse_state
+from tests.demo.nodes import NodeState, parse_state, parse_tables
 from tests.load.run import LoadRun, command, environment
 from tests.rig.cluster import Cluster
 
@@ -16,12 +16,11 @@ SYSTEM = "lvs-system"
 AGENTS = "app.kubernetes.io/name=lvs-agent"
 T = TypeVar("T")
 
-# One command, so that the parts belong together. Nothing in it needs ipvsadm, which a node need not have.
+# One command, so that the parts belong together; few processes, as each costs a node time. Nothing in it needs ipvsadm,
+# which a node need not have.
 STATE_SCRIPT = """
 ip -json address; echo; echo ==ip_vs; cat /proc/net/ip_vs; echo ==sysctl
-cd /proc/sys && for key in net/ipv4/ip_forward net/ipv4/conf/all/* net/ipv4/conf/default/* net/ipv4/vs/*; do
-  [ -f "$key" ] && echo "$key=$(cat "$key" 2>/dev/null)"
-done
+cd /proc/sys && grep -sH "" net/ipv4/ip_forward net/ipv4/conf/all/* net/ipv4/conf/default/* net/ipv4/vs/*
 echo ==nft; nft list tables 2>/dev/null || true
 """
 
@@ -82,11 +81,12 @@ class World:
 
     def destinations(self, node: str, vip: str, port: int = 80) -> dict[str, int]:
         """The node's IPVS table of that address: ``address:port`` -> weight."""
-        return self.state(node).tables.get(f"TCP {vip}:{port}", {})
+        text = self.cluster.on_node(node, ["cat", "/proc/net/ip_vs"])
+        return dict(parse_tables(text).get(f"TCP {vip}:{port}", {}))
 
     # the client
 
-    def load(self, target: str, *, hold: int, duration: float, rate: float = 50.0, timeout: float = 0.5) -> LoadRun:
+    def load(self, target: str, *, hold: int, duration: float, rate: float = 50.0, timeout: float = 1.0) -> LoadRun:
         """A load run on the client host."""
         argv = command(target, rate=rate, hold=hold, duration=duration, timeout=timeout)
         return LoadRun(self._start, ["env", *(f"{name}={value}" for name, value in environment().items()), *argv])

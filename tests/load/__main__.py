@@ -29,7 +29,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--events",
         action="store_true",
-        help="JSON lines on standard output: progress every half second, at the end the report; ends at end of input",
+        help="JSON lines on standard output: progress twice a second, the report for a line of input and at its end",
     )
     options = parser.parse_args(argv)
     host, _, port = options.target.rpartition(":")
@@ -76,9 +76,13 @@ def as_text(state: dict[str, object], started: float) -> str:
     )
 
 
-def _end_of_input(stop: asyncio.Event) -> None:
-    if not os.read(0, 4096):
-        stop.set()
+def _on_input(load: Load) -> None:
+    """A line on standard input asks for the report so far; the end of input ends the run."""
+    if os.read(0, 4096):
+        print(json.dumps({"kind": "report", "report": load.report().to_json()}), flush=True)
+    else:
+        asyncio.get_running_loop().remove_reader(0)
+        load.stop.set()
 
 
 async def run(options: argparse.Namespace) -> Load:
@@ -88,7 +92,7 @@ async def run(options: argparse.Namespace) -> Load:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, load.stop.set)
     if options.events:
-        loop.add_reader(0, _end_of_input, load.stop)
+        loop.add_reader(0, _on_input, load)
     work = asyncio.create_task(load.run(options.duration))
     while not work.done():
         await asyncio.wait([work], timeout=TICK)

@@ -121,6 +121,21 @@ def failures(attempts: Iterable[Attempt], since: float, until: float) -> Failure
     )
 
 
+def failing_until(attempts: Iterable[Attempt], since: float, until: float, share: float = 0.1) -> float | None:
+    """The end of the last second in which at least this share of the new connections failed; None: there was none.
+
+    A single one that fails on a busy machine does not prolong an outage.
+    """
+    last = None
+    window = within(attempts, since, until)
+    for number in range(int(until - since) + 1):
+        second = within(window, since + number, since + number + 1)
+        failed = [a for a in second if a.failure]
+        if failed and len(failed) >= share * len(second):
+            last = failed[-1].start
+    return last
+
+
 def distribution(attempts: Iterable[Attempt]) -> dict[str, int]:
     """Answered attempts by server."""
     return dict(sorted(Counter(a.server for a in attempts if not a.failure).items()))

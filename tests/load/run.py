@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -65,6 +64,19 @@ class LoadRun:
         with self._lock:
             return self._lock.wait_for(lambda: self._over or told(self._progress), seconds) and told(self._progress)
 
+    def report(self, seconds: float = 10.0) -> Report:
+        """The report so far of a run that goes on. Raises LoadFailed when there is none in time."""
+        with self._lock:
+            self._report = None
+            assert self._process.stdin is not None
+            self._process.stdin.write(b"report\n")
+            self._process.stdin.flush()
+            self._lock.wait_for(lambda: self._over or self._report is not None, seconds)
+            found, self._report = self._report, None
+        if found is None:
+            raise LoadFailed("the load tool gave no report")
+        return found
+
     def stop(self, seconds: float = 15.0) -> Report:
         """End the run and take its report. Raises LoadFailed when there is none."""
         if self._process.stdin and not self._process.stdin.closed:
@@ -108,8 +120,3 @@ class LoadRun:
         with self._lock:
             self._over = True
             self._lock.notify_all()
-
-
-def settle(seconds: float) -> None:
-    """Let the load run on for so long: what it measures needs a before and an after."""
-    time.sleep(seconds)

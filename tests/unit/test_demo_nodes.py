@@ -20,9 +20,9 @@ TCP  C0A88B7B:0050 mh (mh-fallback,mh-port)
   -> 0AF40103:1F90      Masq    1      0          0
   -> 0AF40202:1F90      Route   0      2          0
 ==sysctl
-net/ipv4/ip_forward=1
-net/ipv4/conf/all/arp_ignore=1
-net/ipv4/conf/all/route_localnet=1
+net/ipv4/ip_forward:1
+net/ipv4/conf/all/arp_ignore:1
+net/ipv4/conf/all/route_localnet:1
 ==nft
 table ip kube-proxy
 table inet mine

@@ -1,0 +1,37 @@
+"""The Active node dies while 300 connections are held, 50 new ones come every second, and the API server is stopped."""
+
+import pytest
+
+from tests.demo.world import World, wait_for
+from tests.e2e.conftest import Crash, serving
+from tests.load.report import failures, longest_gap, survivors, translated
+
+pytestmark = pytest.mark.e2e
+
+
+def test_new_connections_are_answered_again_at_once(crash: Crash) -> None:
+    gap = longest_gap(crash.report.attempts, crash.at - 1.0, crash.at + 9.0)
+    assert gap.seconds <= 2.0, gap
+
+
+def test_every_held_connection_of_a_living_pod_lives_on(crash: Crash) -> None:
+    found = survivors(crash.report.held)
+    living = {server: s for server, s in found.items() if crash.pods.get(server) != crash.node}
+    assert sum(s.of for s in living.values()) > 100
+    assert {server: (s.alive, dict(s.reasons)) for server, s in living.items()} == {
+        server: (s.of, {}) for server, s in living.items()
+    }
+    assert translated(crash.report) == 0
+
+
+def test_exactly_one_of_the_others_is_active(crash: Crash) -> None:
+    assert len(crash.holders) == 1
+    assert crash.node not in crash.holders
+
+
+def test_new_connections_stop_failing_when_kubernetes_has_noticed(crash: Crash) -> None:
+    assert failures(crash.report.attempts, crash.until - 2.5, crash.until - 0.6).count == 0
+
+
+def test_the_node_returns_and_takes_part_again(crash: Crash, world: World) -> None:
+    assert wait_for(lambda: serving(world), 90.0, every=1.0), world.states(world.cluster.nodes)
