@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv lint format unit sim contract net e2e test demo lab image rig-tools rig-build rig-up rig-down lock clean
+.PHONY: help venv lint format unit sim contract net e2e test demo lab image rig rig-tools rig-build rig-up rig-down lock clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -11,7 +11,7 @@ RIG := PYTHONPATH=tests $(PY) -m rig
 ARGS ?=
 
 help: ## what can be made
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9 -]+:.*## / {printf "  make %-30s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(READY) ## the development environment in .venv, from the lock file with hashes
 
@@ -44,7 +44,7 @@ image: $(READY) ## the images, by Docker or buildah
 rig-tools: $(READY) ## the Debian packages that the rig and the tests use
 	$(RIG) tools
 
-rig-build: $(READY) ## everything that the rig caches: kernel, Kubernetes, images
+rig rig-build: $(READY) ## everything that the rig caches: kernel, Kubernetes, images
 	$(RIG) build
 
 rig-up: $(READY) ## a real Kubernetes to play with; `PYTHONPATH=tests .venv/bin/python -m rig help` says more

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -203,6 +204,7 @@ ON_CLUSTER: dict[str, Handler] = {
 def run() -> int:
     """main() with messages instead of tracebacks."""
     os.environ["PATH"] = shell.SEARCH_PATH
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that everything is put away
     try:
         return main(sys.argv[1:])
     except CommandFailed as failed:

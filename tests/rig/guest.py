@@ -24,6 +24,7 @@ from .errors import CommandFailed
 
 NOT_PASSED_ON = {"TERM", "SHLVL", "_", "OLDPWD", "PWD", "TMPDIR", "LS_COLORS"}
 PR_SET_PDEATHSIG = 1
+WORK = "lvs-guest-"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 INIT = """\
@@ -37,6 +38,14 @@ bash {work}/command </dev/null > >(exec cat >/dev/tty1) 2> >(exec cat >/dev/tty2
 status=$?; wait; sync; echo $status >{work}/status
 echo o >/proc/sysrq-trigger; sleep 60
 """
+
+
+def sweep(folder: Path) -> None:
+    """Remove the work folders of runs that were killed with -9; their kernels died with them."""
+    for path in folder.glob(f"{WORK}*"):
+        owner = path.name.removeprefix(WORK).partition("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def die_with_parent() -> None:
@@ -78,7 +87,8 @@ def run(
     comes. ``disk``: a file that is /dev/ubda in the guest. Raises CommandFailed, with the kernel's last words, when
     the kernel ended without the command, or after ``timeout`` seconds. Nothing stays, also after Ctrl-C or a kill.
     """
-    work = Path(tempfile.mkdtemp(prefix="lvs-guest-"))
+    sweep(Path(tempfile.gettempdir()))
+    work = Path(tempfile.mkdtemp(prefix=f"{WORK}{os.getpid()}-"))
     try:
         variables = {**shell.environment(), "TMPDIR": "/run/tmp", "LVS_IN_GUEST": "1"}
         (work / "environment").write_text(exports(variables))

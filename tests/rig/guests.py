@@ -43,6 +43,7 @@ class Guests:
         self._proxy = proxy
         self._archives: list[Path] = []
         self._owner = -1
+        self._child: subprocess.Popen[bytes] | None = None
 
     # Life
 
@@ -55,7 +56,7 @@ class Guests:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         try:
-            self._start_keeper(owned)
+            self._start_keeper()
             self._prepare(nodes, linux, commands, disk)
             self._lan().create(nodes)
             self._start_api(commands)
@@ -63,6 +64,8 @@ class Guests:
                 self.boot(node)
             self._start_controllers(commands)
             self.wait_ready()
+            if not owned:
+                os.write(self._owner, b"k")
         except BaseException:
             self.down()
             raise
@@ -79,6 +82,9 @@ class Guests:
         if self._owner >= 0:
             os.close(self._owner)
             self._owner = -1
+        if self._child is not None:
+            self._child.wait()
+            self._child = None
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def load_images(self, archives: Sequence[Path]) -> None:
@@ -237,23 +243,20 @@ class Guests:
         cluster = self.folder / "cluster.json"
         return {**facts, **(json.loads(cluster.read_text()) if cluster.exists() else {})}
 
-    def _start_keeper(self, owned: bool) -> None:
-        theirs = -1
-        if owned:
-            theirs, self._owner = os.pipe()
+    def _start_keeper(self) -> None:
+        theirs, self._owner = os.pipe()
         environment = {"PYTHONPATH": str(HERE.parent)}
         with (self.folder / "keeper.log").open("wb") as log:
-            subprocess.Popen(
+            self._child = subprocess.Popen(
                 [sys.executable, "-m", "rig.keeper", str(self.folder), str(theirs)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                pass_fds=[theirs] if owned else [],
+                pass_fds=[theirs],
                 env=shell.environment(environment),
                 start_new_session=True,
             )
-        if owned:
-            os.close(theirs)
+        os.close(theirs)
         deadline = time.monotonic() + 10
         while not self._keeper():
             if time.monotonic() > deadline:

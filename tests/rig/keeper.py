@@ -1,9 +1,9 @@
 """The process that owns a cluster of guests: private namespaces around it, a TCP door to its API server, and an end.
 
-``python -m rig.keeper RUN_DIR OWNER_FD`` (OWNER_FD -1: nobody; it lives until ``down``). Everything of the cluster
-lives in the process, network and mount namespaces made here, so when process 1 of them dies the kernel ends all of it,
-whatever it was doing: nothing to look for, nothing to forget. It dies with this keeper; the keeper ends at SIGTERM, or
-when the owner's end of a pipe closes, which happens however the owner ends.
+``python -m rig.keeper RUN_DIR OWNER_FD``. Everything of the cluster lives in the process, network and mount namespaces
+made here, so when process 1 of them dies the kernel ends all of it, whatever it was doing: nothing to look for, nothing
+to forget. It dies with this keeper. The keeper ends at SIGTERM, or when the owner's end of the pipe OWNER_FD closes,
+which happens however the owner ends; a byte in the pipe sets it free.
 """
 
 import asyncio
@@ -77,8 +77,14 @@ async def _wait(door: socket.socket, owner: int, first: int) -> None:
     over = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, over.set)
-    if owner >= 0:
-        loop.add_reader(owner, over.set)
+
+    def owner_says() -> None:
+        """A byte: it lives on without me. The end of the pipe: I am gone."""
+        loop.remove_reader(owner)
+        if not os.read(owner, 1):
+            over.set()
+
+    loop.add_reader(owner, owner_says)
     loop.add_reader(os.pidfd_open(first), over.set)
     async with await asyncio.start_server(_carry, sock=door):
         await over.wait()
