@@ -5,6 +5,7 @@ used, because kopf's memory keeps objects that vanished while it was away.
 """
 
 import dataclasses
+import os
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -42,6 +43,14 @@ class NodeFilter:
         return True
 
 
+def in_cluster(environment: Mapping[str, str]) -> str | None:
+    """The API server as a pod is told of it. kopf takes its name instead, and so would need a DNS that works."""
+    host, port = environment.get("KUBERNETES_SERVICE_HOST"), environment.get("KUBERNETES_SERVICE_PORT", "443")
+    if not host:
+        return None
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+
+
 def registry(wake: Callable[[], None]) -> kopf.OperatorRegistry:
     """The handlers: every one of them wakes the loop."""
     found = kopf.OperatorRegistry()
@@ -55,10 +64,12 @@ def registry(wake: Callable[[], None]) -> kopf.OperatorRegistry:
             wake()
 
     def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-        info = kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+        pod = kopf.login_with_service_account(**kwargs)
+        info = pod or kopf.login_with_kubeconfig(**kwargs)
         if info is None:
             return None
-        return Connection(**{field.name: getattr(info, field.name) for field in dataclasses.fields(info)})
+        values = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
+        return Connection(**{**values, "server": in_cluster(os.environ) or info.server} if pod else values)
 
     kopf.on.login(registry=found)(login)
     kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=found, id="virtual-service")(woken)

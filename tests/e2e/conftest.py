@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.demo.nodes import NodeState
 from tests.demo.story import DEPLOY, EXAMPLE
 from tests.demo.world import SYSTEM, World, wait_for
@@ -131,7 +130,9 @@ def crash(world: World, prometheus: Prometheus) -> Crash:
     pods = world.ready_pods("app=web")
     world.apply(lonely(node))
     assert wait_for(lambda: world.holders(LONELY) == [node], 20.0), "the second VirtualService is not served"
-    assert wait_for(lambda: prometheus.value(f'lvs_virtualservice_active{{node="{node}",virtualservice="lonely"}}'), 15.0)
+    assert wait_for(
+        lambda: prometheus.value(f'lvs_virtualservice_active{{node="{node}",virtualservice="lonely"}}'), 15.0
+    )
     with world.load(TARGET, hold=300, duration=200.0) as load:
         assert load.wait_until(lambda told: told["held"] == 300, 20.0), load.progress
         time.sleep(1.5)

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from lvsoperator.adapters.kube import Permanent, Transient, lenient
 from lvsoperator.adapters.metrics import Metrics
 from lvsoperator.core.reconcile import Note, Observed
-from lvsoperator.handlers import Connection, NodeFilter, operator_settings
+from lvsoperator.handlers import Connection, NodeFilter, in_cluster, operator_settings
 from lvsoperator.loop import BACKOFF_LAST, Loop, backoff
 from lvsoperator.settings import Settings
 
@@ -199,3 +199,15 @@ def test_kopf_and_the_client_judge_certificates_alike_and_no_stricter_than_kubec
         assert not context.verify_flags & ssl.VERIFY_X509_STRICT
         assert context.verify_mode == ssl.CERT_REQUIRED
         assert context.check_hostname
+
+
+@pytest.mark.parametrize(
+    ("environment", "server"),
+    [
+        ({"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "6443"}, "https://10.96.0.1:6443"),
+        ({"KUBERNETES_SERVICE_HOST": "fd00::1"}, "https://[fd00::1]:443"),
+        ({}, None),
+    ],
+)
+def test_kopf_finds_the_api_server_without_dns(environment: dict[str, str], server: str | None) -> None:
+    assert in_cluster(environment) == server
