@@ -7,7 +7,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 READY := .venv/.ready
 RUN := $(PY) tests/run.py
-RIG := PYTHONPATH=tests $(PY) -m rig
+RIG := $(PY) -m tests.rig
 ARGS ?=
 
 help: ## what can be made
@@ -47,7 +47,7 @@ rig-tools: $(READY) ## the Debian packages that the rig and the tests use
 rig rig-build: $(READY) ## everything that the rig caches: kernel, Kubernetes, images
 	$(RIG) build
 
-rig-up: $(READY) ## a real Kubernetes to play with; `PYTHONPATH=tests .venv/bin/python -m rig help` says more
+rig-up: $(READY) ## a real Kubernetes to play with; `.venv/bin/python -m tests.rig help` says more
 	$(RIG) up $(ARGS)
 
 rig-down: $(READY) ## take it away

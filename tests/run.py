@@ -73,19 +73,19 @@ def run_tier(tier: str, extra: list[str]) -> Count:
 
 def run_command(tier: str, command: list[str]) -> int:
     """The exit status of the tier's pytest, wherever it has to run."""
-    from rig.errors import RigError
+    from tests.rig.errors import RigError
 
     try:
         if tier == "net" and not (os.geteuid() == 0 and Path("/proc/net/ip_vs").exists()):
-            from rig import apt, guest
-            from rig.build_kernel import kernel
+            from tests.rig import apt, guest
+            from tests.rig.build_kernel import kernel
 
             apt.install()
             return guest.run(kernel() / "linux", command, memory="1G", timeout=TIME_LIMIT_SECONDS)
         environment = dict(os.environ)
         if tier in ("contract", "e2e"):
-            from rig import apt
-            from rig.build_kubernetes import kubernetes
+            from tests.rig import apt
+            from tests.rig.build_kubernetes import kubernetes
 
             apt.install()
             environment.setdefault("LVS_RIG_BIN", str(kubernetes()))
@@ -105,7 +105,7 @@ def main(arguments: list[str]) -> int:
     tiers = [word for word in arguments if word in TIERS] or list(TIERS)
     extra = [word for word in arguments if word not in TIERS]
     os.chdir(ROOT)
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path.insert(0, str(ROOT))
     REPORTS.mkdir(parents=True, exist_ok=True)
     (ROOT / ".coverage").unlink(missing_ok=True)
     total = Count()

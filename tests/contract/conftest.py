@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+
 from tests.apiserver import ApiServer, running_api_server
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.apiserver import ApiServer
-from tests.gen import raw_class, raw_virtual_service
 
 from lvsapi import names, schema
 from lvsapi.errors import SpecError
 from lvsapi.model import Assignment, Director, Forwarding, Problem, Protocol, Scheduler, VrrpSettings
 from lvsapi.parse import parse_class, parse_virtual_service
 from lvsapi.status import Reason, agent_status, operator_status
+from tests.apiserver import ApiServer
+from tests.gen import raw_class, raw_virtual_service
 
 pytestmark = pytest.mark.contract
 

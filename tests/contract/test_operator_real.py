@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import pytest
 import yaml
+
 from tests.apiserver import ApiServer, running_api_server
 
 pytestmark = pytest.mark.contract

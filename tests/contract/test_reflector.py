@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from fakes.api import FakeApi, fake_api, status
 from lvsagent.adapters import reflector as module
 from lvsagent.adapters.kube import ApiClient
 from lvsagent.adapters.kubeconfig import KubeConfig
 from lvsagent.adapters.reflector import Reflector, Resource, backoff
 from lvsagent.core.cache import Cache, Malformed
 from lvsapi.model import ObjectKey, Problem
+from tests.fakes.api import FakeApi, fake_api, status
 
 pytestmark = pytest.mark.contract
 

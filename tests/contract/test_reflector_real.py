@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-from apiserver import ApiServer
-from gen import raw_virtual_service
 from lvsagent.adapters import kubeconfig
 from lvsagent.adapters.kube import ApiClient, ApiError
 from lvsagent.adapters.kubesource import KubeSource
 from lvsagent.adapters.statuswriter import StatusWriter
 from lvsagent.core.report import Report
 from lvsapi.model import ObjectKey, Snapshot
+from tests.apiserver import ApiServer
+from tests.gen import raw_virtual_service
 
 pytestmark = pytest.mark.contract
 

@@ -12,9 +12,8 @@ import threading
 import time
 from pathlib import Path
 
-from tests.net.lan import Lan
-
 from lvsagent import ipc
+from tests.net.lan import Lan
 
 VIP = "10.0.0.200"
 

@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.net.lan import Lan
-
 from lvsagent.adapters.kernel import Kernel
 from lvsagent.core.diff import Owned, claim, diff
 from lvsagent.core.plan import plan
 from lvsagent.core.state import KernelState
 from lvsapi.model import Resolved
+from tests.net.lan import Lan
 
 POD_PORT = 8080
 SERVER = """

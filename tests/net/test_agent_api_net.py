@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 import pytest
 import yaml
 
-from fakes.api import FakeApi, fake_api, status
-from gen import raw_endpoint_slice, raw_node, raw_service, raw_virtual_service
-from net.lan import Lan
+from tests.fakes.api import FakeApi, fake_api, status
+from tests.gen import raw_endpoint_slice, raw_node, raw_service, raw_virtual_service
+from tests.net.lan import Lan
 
 pytestmark = pytest.mark.net
 

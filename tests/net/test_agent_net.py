@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from net.lan import Lan
+from tests.net.lan import Lan
 
 pytestmark = pytest.mark.net
 

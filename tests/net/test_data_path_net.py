@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 import pytest
-from tests.net.lan import Lan
-from tests.net.pods import POD_PORT, PodLan
 
 from lvsagent.core.diff import ReinsertDestination, SetSysctl
 from lvsagent.core.sysctl import EXPIRE_NODEST_CONN
 from lvsapi.model import Backend, Forwarding, ObjectKey, Protocol, Resolved, Scheduler, VirtualServer
+from tests.net.lan import Lan
+from tests.net.pods import POD_PORT, PodLan
 
 pytestmark = pytest.mark.net
 VIP, PORT = "10.0.0.200", 80

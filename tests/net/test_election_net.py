@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from lvsagent.vrrp import arp, packet
 from tests.net import keepalived
 from tests.net.election_host import VIP, ElectionHost, Probe, router
 from tests.net.lan import CommandFailed, Lan
-
-from lvsagent.vrrp import arp, packet
 
 pytestmark = pytest.mark.net
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from pyroute2 import IPVS, IPVSService
-from tests.net.lan import EVERY_PROTOCOL, Lan, Sniffer
 
 from lvsagent.adapters.kernel import Kernel
 from lvsagent.core.diff import (
@@ -33,6 +32,7 @@ from lvsagent.core.failure import Reason
 from lvsagent.core.state import Destination, ForwardMethod, KernelState, Service, ServiceKey
 from lvsagent.core.sysctl import REQUIRED
 from lvsapi.model import Protocol
+from tests.net.lan import EVERY_PROTOCOL, Lan, Sniffer
 
 pytestmark = pytest.mark.net
 VIP, VIP6 = ip_address("10.0.0.200"), ip_address("fd00::200")

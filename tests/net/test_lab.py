@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.claims import Claims
 from tests.lab.place import Place
 from tests.lab.story import Story

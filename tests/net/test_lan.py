@@ -4,6 +4,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+
 from tests.net.lan import Direction, Lan
 
 pytestmark = pytest.mark.net

@@ -6,12 +6,12 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from tests.net.lan import Lan
 
 from lvsagent import node_init
 from lvsagent.adapters.addresses import Addresses
 from lvsagent.adapters.procfs import Sysctls
 from lvsagent.core.sysctl import REQUIRED
+from tests.net.lan import Lan
 
 pytestmark = pytest.mark.net
 VIP, VIP6 = ip_address("10.0.0.200"), ip_address("fd00::200")

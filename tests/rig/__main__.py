@@ -1,4 +1,4 @@
-"""The rig from the command line: ``PYTHONPATH=tests python -m rig help``."""
+"""The rig from the command line: ``python -m tests.rig help``."""
 
 import argparse
 import os
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     """Answers the exit status."""
     name, rest = (arguments[0], list(arguments[1:])) if arguments else ("help", [])
     if name in ("help", "-h", "--help"):
-        print(f"usage: python -m rig COMMAND\n{COMMANDS}")
+        print(f"usage: python -m tests.rig COMMAND\n{COMMANDS}")
         return 0
     if name in BUILDERS:
         return BUILDERS[name](rest)
@@ -77,7 +77,7 @@ def _guest(rest: list[str]) -> int:
     from . import guest
     from .build_kernel import kernel
 
-    parser = argparse.ArgumentParser(prog="python -m rig guest")
+    parser = argparse.ArgumentParser(prog="python -m tests.rig guest")
     parser.add_argument("-m", "--memory", default="1G")
     parser.add_argument("-c", "--cpus", type=int, default=2)
     parser.add_argument("-t", "--timeout", type=float, help="seconds")
@@ -101,7 +101,7 @@ def _image(rest: list[str]) -> int:
 def _up(one: Cluster, rest: list[str]) -> int:
     from . import image
 
-    parser = argparse.ArgumentParser(prog="python -m rig up")
+    parser = argparse.ArgumentParser(prog="python -m tests.rig up")
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--images", help="OCI archives, separated by commas; none: no images")
     options = parser.parse_args(rest)

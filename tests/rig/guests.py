@@ -239,7 +239,7 @@ class Guests:
     def _facts(self) -> dict[str, Any]:
         facts = self._keeper()
         if facts is None:
-            raise RigError(f"cluster {self.name!r} is not up (python -m rig up, or make rig-up)")
+            raise RigError(f"cluster {self.name!r} is not up (python -m tests.rig up, or make rig-up)")
         cluster = self.folder / "cluster.json"
         return {**facts, **(json.loads(cluster.read_text()) if cluster.exists() else {})}
 

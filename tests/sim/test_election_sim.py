@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.sim.fake_lan import FENCE, FakeLan, LogEntry
 
 from lvsagent.vrrp.machine import State
+from tests.sim.fake_lan import FENCE, FakeLan, LogEntry
 
 pytestmark = pytest.mark.sim
 

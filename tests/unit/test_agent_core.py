@@ -4,7 +4,6 @@ from ipaddress import ip_address
 
 import pytest
 
-from gen import assignment, endpoint_slice, snapshot, virtual_service
 from lvsagent.core.agent import (
     RELEASE_SECONDS,
     Claims,
@@ -35,6 +34,7 @@ from lvsagent.core.state import Destination, ForwardMethod, KernelState, Service
 from lvsagent.ipc import Configure, Configured, RouterConfig, RouterStatistics, StateChanged, Statistics
 from lvsapi.model import IPAddress, ObjectKey, Protocol
 from lvsapi.resolve import resolve
+from tests.gen import assignment, endpoint_slice, snapshot, virtual_service
 
 pytestmark = pytest.mark.unit
 

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from fakes.kernel import FakeKernel
-from gen import VIP, assignment, endpoint_slice, snapshot, virtual_service
 from lvsagent import ipc
 from lvsagent.adapters.statefile import StateFiles
 from lvsagent.core.diff import AddDestination, AddLoopback, DeleteLoopback, DeleteService, Owned
@@ -19,6 +17,8 @@ from lvsagent.runtime.loop import POLL_SECONDS, Loop
 from lvsagent.runtime.view import View
 from lvsagent.runtime.worker import Worker
 from lvsapi.model import ObjectKey, Problem, Snapshot
+from tests.fakes.kernel import FakeKernel
+from tests.gen import VIP, assignment, endpoint_slice, snapshot, virtual_service
 
 pytestmark = pytest.mark.unit
 

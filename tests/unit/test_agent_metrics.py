@@ -5,13 +5,13 @@ import time
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from gen import assignment, endpoint, endpoint_slice, snapshot, virtual_service
 from lvsagent import ipc
 from lvsagent.adapters.metrics import AgentCollector
 from lvsagent.adapters.reflector import Health
 from lvsagent.runtime.view import HEARTBEAT_SECONDS, View
 from lvsapi.model import Resolved
 from lvsapi.resolve import resolve
+from tests.gen import assignment, endpoint, endpoint_slice, snapshot, virtual_service
 
 pytestmark = pytest.mark.unit
 

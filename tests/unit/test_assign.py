@@ -5,11 +5,11 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.gen import assignment, node, nodes, port, service_class, snapshot, virtual_service
 
 from lvsapi.assign import assign, rank, with_assignments
 from lvsapi.model import Snapshot, VirtualService
 from lvsapi.status import ConditionType
+from tests.gen import assignment, node, nodes, port, service_class, snapshot, virtual_service
 
 pytestmark = pytest.mark.unit
 

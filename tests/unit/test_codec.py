@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from gen import assignment, endpoint_slice, node, service, service_class, snapshot, virtual_service
 from lvsagent.core.codec import CodecError, from_json, to_json
 from lvsapi.model import RealServer, Snapshot
+from tests.gen import assignment, endpoint_slice, node, service, service_class, snapshot, virtual_service
 
 pytestmark = pytest.mark.unit
 

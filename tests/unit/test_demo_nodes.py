@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+
 from tests.demo.nodes import NodeState, differences, parse_state
 
 pytestmark = pytest.mark.unit

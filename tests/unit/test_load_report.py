@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from tests.load.http import BadAnswer, parse_answer, parse_head
 from tests.load.report import (
     Attempt,

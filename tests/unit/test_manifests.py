@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from gen import snapshot
 from lvsagent.adapters.manifests import ManifestSource
 from lvsagent.core.manifests import assemble, read_document
 from lvsapi.model import ObjectKey, Snapshot
+from tests.gen import snapshot
 
 pytestmark = pytest.mark.unit
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.gen import assignment, raw_class, raw_virtual_service, service_class, virtual_service
 
 from lvsapi.errors import SpecError
 from lvsapi.model import RealServer, Scheduler, ServicePort
 from lvsapi.names import is_dns_label, is_dns_subdomain, is_interface
 from lvsapi.parse import parse_class, parse_endpoint_slice, parse_node, parse_service, parse_virtual_service
+from tests.gen import assignment, raw_class, raw_virtual_service, service_class, virtual_service
 
 pytestmark = pytest.mark.unit
 

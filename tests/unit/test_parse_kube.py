@@ -3,6 +3,10 @@
 from typing import Any
 
 import pytest
+
+from lvsapi.errors import SpecError
+from lvsapi.model import Endpoint
+from lvsapi.parse import parse_endpoint_slice, parse_node, parse_service
 from tests.gen import (
     endpoint,
     endpoint_slice,
@@ -12,10 +16,6 @@ from tests.gen import (
     raw_service,
     service,
 )
-
-from lvsapi.errors import SpecError
-from lvsapi.model import Endpoint
-from lvsapi.parse import parse_endpoint_slice, parse_node, parse_service
 
 pytestmark = pytest.mark.unit
 

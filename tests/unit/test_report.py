@@ -2,10 +2,10 @@
 
 import pytest
 
-from gen import assignment, endpoint, endpoint_slice, snapshot, virtual_service
 from lvsagent.core.report import Report, reports
 from lvsapi.model import ObjectKey, Problem
 from lvsapi.resolve import resolve
+from tests.gen import assignment, endpoint, endpoint_slice, snapshot, virtual_service
 
 pytestmark = pytest.mark.unit
 

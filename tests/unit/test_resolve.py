@@ -7,6 +7,10 @@ from ipaddress import ip_address
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from lvsapi.model import Backend, Endpoint, ObjectKey, RealServer, Resolved, Snapshot, VirtualService
+from lvsapi.resolve import default_class, resolve, with_assignments
+from lvsapi.status import ConditionType
 from tests.gen import (
     assignment,
     endpoint,
@@ -19,10 +23,6 @@ from tests.gen import (
     snapshot,
     virtual_service,
 )
-
-from lvsapi.model import Backend, Endpoint, ObjectKey, RealServer, Resolved, Snapshot, VirtualService
-from lvsapi.resolve import default_class, resolve, with_assignments
-from lvsapi.status import ConditionType
 
 pytestmark = pytest.mark.unit
 

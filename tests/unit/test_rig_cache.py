@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rig import cache, progress
+from tests.rig import cache, progress
 
 pytestmark = pytest.mark.unit
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from rig import apt, build_kernel, build_kubernetes, guest, image, kind, layout, oci
-from rig.__main__ import node_of
-from rig.errors import RigError
+from tests.rig import apt, build_kernel, build_kubernetes, guest, image, kind, layout, oci
+from tests.rig.__main__ import node_of
+from tests.rig.errors import RigError
 
 pytestmark = pytest.mark.unit
 ROOT = Path(__file__).resolve().parents[2]
@@ -152,7 +152,7 @@ class Recorded:
 def recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recorded:
     recorder = Recorded()
     monkeypatch.setenv("LVS_CACHE", str(tmp_path))
-    monkeypatch.setattr("rig.shell.run", recorder)
+    monkeypatch.setattr("tests.rig.shell.run", recorder)
     return recorder
 
 

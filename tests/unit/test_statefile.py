@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from gen import assignment, snapshot, virtual_service
 from lvsagent.adapters.statefile import OWNED, SNAPSHOT, StateFileError, StateFiles
 from lvsagent.core.diff import Owned
 from lvsagent.core.state import ServiceKey
 from lvsapi.model import Protocol, Snapshot
+from tests.gen import assignment, snapshot, virtual_service
 
 pytestmark = pytest.mark.unit
 

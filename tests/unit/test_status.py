@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from tests.gen import assignment, raw_virtual_service
 
 from lvsapi.errors import SpecError
 from lvsapi.model import ObjectKey, Problem
@@ -17,6 +16,7 @@ from lvsapi.status import (
     operator_status,
     refused,
 )
+from tests.gen import assignment, raw_virtual_service
 
 pytestmark = pytest.mark.unit
 
