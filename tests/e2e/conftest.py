@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.demo.nodes import NodeState
 from tests.demo.story import DEPLOY, EXAMPLE
 from tests.demo.world import SYSTEM, World, wait_for

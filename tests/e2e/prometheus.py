@@ -9,6 +9,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 import yaml
+
 from tests.demo.world import ROOT, SYSTEM, World
 
 PORT = 9090

@@ -1,6 +1,7 @@
 """The Active node dies while 300 connections are held, 50 new ones come every second, and the API server is stopped."""
 
 import pytest
+
 from tests.demo.world import World, wait_for
 from tests.e2e.conftest import Crash, serving
 from tests.load.report import failures, longest_gap, survivors, translated

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
+
 from tests.demo.world import World, wait_for
 from tests.e2e.conftest import VIP, clock_offset, serving
 

@@ -1,6 +1,7 @@
 """What the product is for, on a real cluster."""
 
 import pytest
+
 from tests.demo.world import World, wait_for
 from tests.e2e.conftest import TARGET, VIP
 from tests.load.report import distribution, failures, translated

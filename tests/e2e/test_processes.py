@@ -3,6 +3,7 @@
 import time
 
 import pytest
+
 from tests.demo.world import World, wait_for
 from tests.e2e.conftest import TARGET, VIP, serving
 from tests.load.report import failures, longest_gap

@@ -1,6 +1,7 @@
 """The alerts the product was asked for, seen firing in a real Prometheus when the Active node crashes."""
 
 import pytest
+
 from tests.e2e.conftest import Crash
 
 pytestmark = pytest.mark.e2e

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from tests.demo.world import World, wait_for
 from tests.e2e.conftest import VIP
 from tests.rig.errors import CommandFailed

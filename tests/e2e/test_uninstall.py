@@ -1,6 +1,7 @@
 """Runs last: everything is taken away."""
 
 import pytest
+
 from tests.demo.nodes import NodeState, differences
 from tests.demo.story import DEPLOY, EXAMPLE
 from tests.demo.world import AGENTS, SYSTEM, World, wait_for
