@@ -1,5 +1,6 @@
 """Endpoints come and go; every node's table follows."""
 
+import contextlib
 import http.client
 import json
 import ssl
@@ -34,6 +35,7 @@ while [ $SECONDS -lt $end ]; do
   if [ "$now" != "$last" ]; then echo "$EPOCHREALTIME$now"; last=$now; fi
   read -rt 0.004 -u 9
 done
+true
 """
 SECONDS = 24
 
@@ -51,14 +53,16 @@ class SliceWatch(threading.Thread):
             pair.flush()
             context.load_cert_chain(pair.name)
         url = urlsplit(where["server"])
-        self._connection = http.client.HTTPSConnection(url.hostname or "", url.port, context=context, timeout=seconds)
+        self._connection = http.client.HTTPSConnection(
+            url.hostname or "", url.port, context=context, timeout=seconds + 10.0
+        )
         path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
         query = f"watch=1&labelSelector=kubernetes.io/service-name%3Dweb&timeoutSeconds={int(seconds)}"
         self._connection.request("GET", f"{path}?{query}")
         self.events: list[tuple[float, Ready]] = []
 
     def run(self) -> None:
-        with self._connection.getresponse() as answer:
+        with contextlib.closing(self._connection), self._connection.getresponse() as answer:
             for line in answer:
                 at = time.time()
                 endpoints = json.loads(line)["object"]["endpoints"] or ()
@@ -93,7 +97,7 @@ def test_every_nodes_table_follows_the_endpoints(world: World) -> None:
     cluster = world.cluster
     tables: dict[str, list[tuple[float, Ready]]] = {}
     pollers = [threading.Thread(target=poll, args=(world, node, tables)) for node in cluster.nodes]
-    watch = SliceWatch(cluster.kubeconfig, SECONDS + 10.0)
+    watch = SliceWatch(cluster.kubeconfig, SECONDS)
     watch.start()
     for poller in pollers:
         poller.start()
@@ -106,6 +110,7 @@ def test_every_nodes_table_follows_the_endpoints(world: World) -> None:
     assert wait_for(lambda: serving(world, 3), 30.0), world.states(cluster.nodes)
     for poller in pollers:
         poller.join()
+    watch.join(20.0)
     delays = [
         later - at
         for at, ready in watch.events[1:]

@@ -35,6 +35,9 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "missing-class": ({"className": "gold"}, r"spec\.className: there is no VirtualServiceClass gold; create it"),
 }
 
+WAITING = ("missing-service", "missing-named-port")
+"""Nothing is wrong with these in themselves: they wait, with an empty table, for what they name."""
+
 
 def refusal(world: World, name: str) -> str:
     """What the API server said, or else the condition that is False; one line. Empty when nobody refuses."""
@@ -61,6 +64,8 @@ def test_it_is_refused_in_words_and_nothing_of_it_is_done(world: World, name: st
     try:
         message = refusal(world, name)
         assert re.search(BAD[name][1], message), message
+        if name in WAITING:
+            return
         after = world.states(world.cluster.nodes)
         assert {node: s.tables.keys() for node, s in after.items()} == {n: s.tables.keys() for n, s in before.items()}
         assert {node: s.addresses for node, s in after.items()} == {n: s.addresses for n, s in before.items()}
