@@ -25,8 +25,9 @@ def main() -> int:
         Story(World(where), claims, freeze_api=options.freeze_api).tell()
     except (CannotGoOn, RigError, AssertionError) as error:
         claims.check("the demo can go on", False, str(error))
-        dump(where)
     finally:
+        if claims.status:
+            dump(where)
         if options.keep:
             print(f"\nThe cluster is up: export KUBECONFIG={where.kubeconfig}")
         else:
