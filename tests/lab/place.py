@@ -167,6 +167,11 @@ class Place:
     def mac(self, host: str, interface: str) -> str:
         return self.lan.run(host, ["cat", f"/sys/class/net/{interface}/address"]).strip()
 
+    def addresses(self, director: str) -> list[str]:
+        """IPv4 addresses of the director's uplink, with prefix length."""
+        lines = self.lan.run(director, ["ip", "-4", "-oneline", "address", "show", "dev", UPLINK]).splitlines()
+        return [line.split()[3] for line in lines]
+
     def table(self, director: str) -> str:
         """The director's IPVS table in ipvsadm's words."""
         return self.lan.run(director, ["ipvsadm", "-L", "-n"])

@@ -99,6 +99,8 @@ class Story:
         self.claims.check("the web servers take turns", turns and set(names) == set(WEB_SERVERS), " ".join(names))
         mac, wanted = place.neighbour(), place.mac(FIRST, UPLINK)
         self.claims.check(f"the LAN finds the VIP at {FIRST}'s {UPLINK} only", mac == wanted, f"{VIP} is at {mac}")
+        there = place.addresses(FIRST)
+        self.claims.check(f"{UPLINK} has it with the prefix length of the lab", there == [f"{VIP}/24"], " ".join(there))
         with place.load(hold=4, duration=1.0) as load:
             report = load.wait(10.0)
         seen = {attempt.client.rpartition(":")[0] for attempt in report.attempts if not attempt.failure}

@@ -43,7 +43,7 @@ WISH = ipc.Configure(generation=7, routers=(ROUTER,))
         ({"addresses": ("10.0.0.1/32",) * 65}, "addresses: 65 of them; must be 1-64, use more routers"),
         ({"addresses": ("10.0.0.300/32",)}, "addresses: '10.0.0.300/32' is no IPv4 address"),
         ({"addresses": ("fd00::1/128",)}, "addresses: 'fd00::1/128' is no IPv4 address"),
-        ({"addresses": ("10.0.0.200/24",)}, "addresses: '10.0.0.200/24' must have the prefix length 32"),
+        ({"addresses": ("10.0.0.200/0",)}, "addresses: '10.0.0.200/0' must have a prefix length of 1-32"),
         ({"vip_interface": "lo"}, "interface lo: addresses there belong to the agent; name an interface of the LAN"),
     ],
 )
@@ -57,14 +57,22 @@ def test_a_router_that_cannot_be_run_is_refused_with_field_value_and_remedy(
 
 def test_two_routers_do_not_share_an_address_or_a_virtual_router_id_on_one_interface() -> None:
     twin = replace(ROUTER, name="twin", addresses=("10.0.0.201/32",))
-    thief = replace(ROUTER, name="thief", virtual_router_id=52)
+    thief = replace(ROUTER, name="thief", virtual_router_id=52, addresses=("10.0.0.200/24",))
     other = replace(ROUTER, name="other", interface="eth1", addresses=("10.0.0.202/32",))
     assert {name: reason for name, (_, reason) in by_name((ROUTER, twin, thief, other)).items()} == {
         "lab": None,
         "twin": "virtual_router_id 51: taken by lab on eth0",
-        "thief": "addresses: 10.0.0.200/32 already served by lab",
+        "thief": "addresses: 10.0.0.200 already served by lab",
         "other": None,
     }
+
+
+def test_an_address_keeps_its_prefix_length_and_another_length_is_another_router() -> None:
+    wide = replace(ROUTER, addresses=("10.0.0.200/24",))
+    router = Router.of(wide, None)
+    assert router.statistics(lambda *_: True).addresses_held == ("10.0.0.200/24",)
+    assert router.is_another(ROUTER)
+    assert not router.is_another(replace(wide, addresses=("10.0.0.200/24", "10.0.0.201/32"), priority=7))
 
 
 def test_the_interval_is_what_an_advert_can_say() -> None:

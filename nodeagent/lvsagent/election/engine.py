@@ -101,7 +101,9 @@ class Engine:
             # An address that one router gave up after another had acquired it.
             missing = [a for a in router.machine.parameters.addresses if not self._fence.holds(router.index, a)]
             if router.active and missing:
-                router.address_errors += self._fence.acquire(router.index, missing, self._wire.addresses)
+                router.address_errors += self._fence.acquire(
+                    router.index, missing, self._wire.addresses, router.prefixes
+                )
 
     def end(self, now: float) -> None:
         """Begin an orderly end: say farewell, but serve until a successor is heard."""
@@ -166,11 +168,11 @@ class Engine:
         router.index = vip_link.index
         self._run(router, machine.Reconfigure(routers.parameters(config, source)), now)
         if router.machine.state is machine.State.INITIALIZE:
-            wanted = router.machine.parameters.addresses
+            wanted = router.prefixes
             router.adopted = tuple(
                 there.address
                 for there in self._wire.addresses
-                if there.index == router.index and there.fenced and there.address in wanted
+                if there.index == router.index and there.fenced and wanted.get(there.address) == there.prefix_length
             )
             self._run(router, machine.Startup(), now)
 
@@ -190,7 +192,7 @@ class Engine:
     def _disown(self, router: Router) -> None:
         """Take away what an earlier process left and nobody took over."""
         if router.adopted:
-            self._fence.discard(router.index, router.adopted)
+            self._fence.discard(router.index, router.adopted, router.prefixes)
             router.adopted = ()
 
     def _filter(self) -> None:
@@ -217,7 +219,9 @@ class Engine:
                     self._advertise(router, output, now)
                 case machine.Acquire(addresses):
                     router.adopted = ()
-                    router.address_errors += self._fence.acquire(router.index, addresses, self._wire.addresses)
+                    router.address_errors += self._fence.acquire(
+                        router.index, addresses, self._wire.addresses, router.prefixes
+                    )
                 case machine.Release(addresses):
                     if router.config.name not in self._farewells:
                         self._fence.release(router.index, addresses)
@@ -331,7 +335,7 @@ class Engine:
         if router.active:
             name = router.config.name
             self._log.seldom(now, name, "somebody deleted the address; put back", address=socket.inet_ntoa(address))
-            router.address_errors += 1 + self._fence.acquire(router.index, (address,), ())
+            router.address_errors += 1 + self._fence.acquire(router.index, (address,), (), router.prefixes)
             self._run(router, machine.Claimed(), now)
 
     def _read_arp(self, ready: set[int], now: float) -> None:

@@ -1,6 +1,6 @@
 """Virtual addresses with an end of their life: the kernel takes them away when nobody renews them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from lvsagent.election.netlink import Address, NetlinkError, Rtnetlink
@@ -21,6 +21,7 @@ class Fence:
         self._log = log
         self._held: dict[int, set[bytes]] = {}
         self._unwanted: dict[int, set[bytes]] = {}
+        self._prefixes: dict[bytes, int] = {}
         self._renewed = 0.0
 
     @property
@@ -36,22 +37,26 @@ class Fence:
     def holds(self, index: int, address: bytes) -> bool:
         return address in self._held.get(index, ())
 
-    def acquire(self, index: int, addresses: Iterable[bytes], present: Iterable[Address]) -> int:
+    def acquire(
+        self, index: int, addresses: Iterable[bytes], present: Iterable[Address], prefixes: Mapping[bytes, int]
+    ) -> int:
         """Hold these on the interface of that index. Returns how many could not be.
 
         ``present``: what is on the interface; an address that somebody else put there is left alone.
+        ``prefixes``: prefix lengths of those that are not 32.
         """
+        self._prefixes.update(prefixes)
         wanted = tuple(addresses)
         foreign = {
             there.address
             for there in present
-            if there.index == index and there.prefix_length == 32 and not there.fenced
+            if there.index == index and there.prefix_length == prefixes.get(there.address, 32) and not there.fenced
         }
         for address in wanted:
             if address in foreign:
                 self._log("the address is on the interface already and not ours", address=_text(address), index=index)
         ours = tuple(address for address in wanted if address not in foreign)
-        refused = self._netlink.hold(index, ours, LIFETIME)
+        refused = self._netlink.hold(index, ours, LIFETIME, self._prefixes)
         self._report("the address could not be added", refused)
         self._held.setdefault(index, set()).update(address for address in ours if address not in refused)
         self._unwanted.get(index, set()).difference_update(ours)
@@ -62,11 +67,12 @@ class Fence:
         held = self._held.get(index, set())
         ours = tuple(address for address in addresses if address in held)
         held.difference_update(ours)
-        self.discard(index, ours)
+        self.discard(index, ours, {})
 
-    def discard(self, index: int, leftovers: tuple[bytes, ...]) -> None:
+    def discard(self, index: int, leftovers: tuple[bytes, ...], prefixes: Mapping[bytes, int]) -> None:
         """Delete what an earlier process of ours held."""
-        refused = self._netlink.drop(index, leftovers)
+        self._prefixes.update(prefixes)
+        refused = self._netlink.drop(index, leftovers, self._prefixes)
         self._report("the address could not be deleted and will expire", refused)
         self._unwanted.setdefault(index, set()).update(refused)
 
@@ -74,14 +80,14 @@ class Fence:
         """Delete again what could not be deleted."""
         for index, addresses in self._unwanted.items():
             if addresses:
-                addresses.intersection_update(self._netlink.drop(index, tuple(addresses)))
+                addresses.intersection_update(self._netlink.drop(index, tuple(addresses), self._prefixes))
 
     def renew(self, now: float) -> int:
         """Prolong the life of everything held. Returns how many could not be; those are tried again."""
         self._renewed = now
         failed = 0
         for index, addresses in self._held.items():
-            refused = self._netlink.hold(index, tuple(addresses), LIFETIME)
+            refused = self._netlink.hold(index, tuple(addresses), LIFETIME, self._prefixes)
             self._report("the address could not be renewed", refused)
             failed += len(refused)
         return failed
@@ -89,7 +95,7 @@ class Fence:
     def renew_if_overdue(self, now: float, index: int, addresses: Iterable[bytes]) -> None:
         """Before an advert after a stall: what it says must be true again."""
         if now - self._renewed > OVERDUE:
-            self._netlink.hold(index, tuple(a for a in addresses if self.holds(index, a)), LIFETIME)
+            self._netlink.hold(index, tuple(a for a in addresses if self.holds(index, a)), LIFETIME, self._prefixes)
 
     def forget(self, index: int) -> None:
         """The interface is gone, and its addresses with it."""

@@ -6,7 +6,7 @@ import itertools
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -110,28 +110,41 @@ class Rtnetlink:
             if isinstance(event, AddressEvent)
         ]
 
-    def hold(self, index: int, addresses: tuple[bytes, ...], seconds: int) -> dict[bytes, NetlinkError]:
-        """Add or renew /32 addresses that vanish by themselves after so many seconds. Returns those refused."""
+    def hold(
+        self, index: int, addresses: tuple[bytes, ...], seconds: int, prefixes: Mapping[bytes, int]
+    ) -> dict[bytes, NetlinkError]:
+        """Add or renew addresses that vanish by themselves after so many seconds. Returns those refused.
+
+        ``prefixes``: prefix lengths of those that are not 32.
+        """
         flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
         extra = _attribute(IFA_CACHEINFO, struct.pack("=IIII", seconds, seconds, 0, 0))
         extra += _attribute(IFA_FLAGS, struct.pack("=I", IFA_F_NOPREFIXROUTE))
-        return self._change(RTM_NEWADDR, flags, index, addresses, extra)
+        return self._change(RTM_NEWADDR, flags, index, addresses, prefixes, extra)
 
-    def drop(self, index: int, addresses: tuple[bytes, ...]) -> dict[bytes, NetlinkError]:
-        """Delete /32 addresses. Returns those refused; one that is not there (or whose link is gone) is no error."""
-        refused = self._change(RTM_DELADDR, NLM_F_REQUEST | NLM_F_ACK, index, addresses, b"")
+    def drop(
+        self, index: int, addresses: tuple[bytes, ...], prefixes: Mapping[bytes, int]
+    ) -> dict[bytes, NetlinkError]:
+        """Delete addresses. Returns those refused; one that is not there (or whose link is gone) is no error."""
+        refused = self._change(RTM_DELADDR, NLM_F_REQUEST | NLM_F_ACK, index, addresses, prefixes, b"")
         absent = (errno.EADDRNOTAVAIL, errno.ENODEV)
         return {address: error for address, error in refused.items() if error.errno not in absent}
 
     def _change(
-        self, kind: int, flags: int, index: int, addresses: tuple[bytes, ...], extra: bytes
+        self,
+        kind: int,
+        flags: int,
+        index: int,
+        addresses: tuple[bytes, ...],
+        prefixes: Mapping[bytes, int],
+        extra: bytes,
     ) -> dict[bytes, NetlinkError]:
         """One message an address, in one send; the answers come back by sequence number."""
         asked: dict[int, bytes] = {}
         batch = b""
         for address in addresses:
             sequence = next(self._sequence) & 0xFFFFFFFF
-            body = _ADDRESS.pack(socket.AF_INET, 32, 0, 0, index)
+            body = _ADDRESS.pack(socket.AF_INET, prefixes.get(address, 32), 0, 0, index)
             body += _attribute(IFA_LOCAL, address) + _attribute(IFA_ADDRESS, address) + extra
             batch += _HEADER.pack(_HEADER.size + len(body), kind, flags, sequence, 0) + body
             asked[sequence] = address

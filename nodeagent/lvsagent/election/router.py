@@ -1,5 +1,6 @@
 """One virtual router of the wish: what was asked for, its state machine, its counters."""
 
+import contextlib
 import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -31,8 +32,8 @@ def refusal(config: ipc.RouterConfig) -> str | None:
             address = ipaddress.IPv4Interface(text)
         except ValueError:
             return f"addresses: {text!r} is no IPv4 address"
-        if address.network.prefixlen != 32:
-            return f"addresses: {text!r} must have the prefix length 32"
+        if address.network.prefixlen == 0:
+            return f"addresses: {text!r} must have a prefix length of 1-32"
     return None
 
 
@@ -41,8 +42,9 @@ def conflict(config: ipc.RouterConfig, others: tuple[ipc.RouterConfig, ...]) -> 
     for other in others:
         if (other.interface, other.virtual_router_id) == (config.interface, config.virtual_router_id):
             return f"virtual_router_id {config.virtual_router_id}: taken by {other.name} on {config.interface}"
-        if shared := set(other.addresses) & set(config.addresses):
-            return f"addresses: {', '.join(sorted(shared))} already served by {other.name}"
+        if shared := prefixes(other).keys() & prefixes(config).keys():
+            names = ", ".join(str(ipaddress.ip_address(address)) for address in sorted(shared))
+            return f"addresses: {names} already served by {other.name}"
     return None
 
 
@@ -56,6 +58,16 @@ def parameters(config: ipc.RouterConfig, source: bytes) -> machine.Parameters:
         source=source,
         preempt=config.preempt,
     )
+
+
+def prefixes(config: ipc.RouterConfig) -> dict[bytes, int]:
+    """Address -> prefix length; what is no address is left out (the router is refused then)."""
+    found: dict[bytes, int] = {}
+    for text in config.addresses:
+        with contextlib.suppress(ValueError):
+            interface = ipaddress.IPv4Interface(text)
+            found[interface.ip.packed] = interface.network.prefixlen
+    return found
 
 
 def _no_transitions() -> dict[str, int]:
@@ -105,7 +117,12 @@ class Router:
             config.family,
             config.interface,
             config.vip_interface,
-        )
+        ) or any(self.prefixes.get(address, length) != length for address, length in prefixes(config).items())
+
+    @property
+    def prefixes(self) -> dict[bytes, int]:
+        """Prefix length of each address."""
+        return prefixes(self.config)
 
     def active_address(self) -> str:
         address = self.machine.active_address
@@ -113,8 +130,9 @@ class Router:
 
     def statistics(self, holds: Callable[[int, bytes], bool]) -> ipc.RouterStatistics:
         """The counters, as the agent gets them. ``holds``: is this address held on the interface of this index?"""
+        lengths = self.prefixes
         held = tuple(
-            f"{ipaddress.ip_address(address)}/32"
+            f"{ipaddress.ip_address(address)}/{lengths.get(address, 32)}"
             for address in self.machine.parameters.addresses
             if holds(self.index, address)
         )
