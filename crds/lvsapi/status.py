@@ -60,6 +60,12 @@ class Reason(StrEnum):
     PROGRAMMING_FAILED = "ProgrammingFailed"
     NOT_PROGRAMMED = "NotProgrammed"
     """Not ready, because the tables are not in place."""
+    KERNEL_UNSUPPORTED = "KernelUnsupported"
+    """No IPVS in the kernel, or no permission to use it; the message has the remedy."""
+    NO_INTERFACE = "NoInterface"
+    """The node has no interface of the class's name, or none whose network holds the VIP."""
+    ADDRESS_FAMILY_NOT_ELECTED = "AddressFamilyNotElected"
+    """The tables are there, but the election does not carry IPv6 yet."""
     NO_ENDPOINTS = "NoEndpoints"
     """No backend is ready; draining ones may still serve their connections."""
 

@@ -144,6 +144,12 @@ class Story:
             place.wait_for(lambda: place.holders() == [FIRST] and self._is_answered(), 15.0),
             f"held by {place.holders()}",
         )
+        # a connection that the scheduler before has placed is not where mh would look for it
+        self._must(
+            "both directors have the mh table",
+            place.wait_for(lambda: all(f"{VIP}:80 mh" in place.table(one) for one in DIRECTORS), 5.0),
+            f"{VIP}:80 mh",
+        )
         report = self.crash("crash", FAST)
         alive = sum(1 for connection in report.held if not connection.failure)
         slowest = max(found.slowest for found in survivors(report.held).values())

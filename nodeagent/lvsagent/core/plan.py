@@ -38,8 +38,8 @@ MH_FLAGS = int(ServiceFlag.SCHED1 | ServiceFlag.SCHED2)
 """mh-fallback and mh-port."""
 CONDITION = ConditionType.PROGRAMMED
 ADDRESS_OF_NODE = Reason.ADDRESS_OF_NODE
-NO_INTERFACE = "NoInterface"
-FAMILY_NOT_ELECTED = "AddressFamilyNotElected"
+NO_INTERFACE = Reason.NO_INTERFACE
+FAMILY_NOT_ELECTED = Reason.ADDRESS_FAMILY_NOT_ELECTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

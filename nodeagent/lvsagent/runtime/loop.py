@@ -19,6 +19,7 @@ from lvsagent.runtime.worker import Worker
 from lvsapi.assign import assign, with_assignments
 from lvsapi.model import IPAddress, Problem, Resolved, Snapshot
 from lvsapi.resolve import resolve
+from lvsapi.status import Reason
 
 DEBOUNCE_SECONDS = 0.01
 POLL_SECONDS = 5.0
@@ -26,7 +27,7 @@ POLL_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 ELECTION_GRACE_SECONDS = 3.0
 """An election that does not answer for so long is dead, and its addresses with it."""
-UNSUPPORTED = "KernelUnsupported"
+UNSUPPORTED = Reason.KERNEL_UNSUPPORTED
 MOST_LINES = 10
 
 _log = logging.getLogger(__name__)
