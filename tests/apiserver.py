@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.rig.build_kubernetes import kubernetes
+
 BINARIES = ("etcd", "kube-apiserver", "kubectl")
 START_SECONDS = 90.0
 
@@ -41,14 +43,19 @@ class ApiServer:
         return self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", *arguments, stdin=text)
 
 
+def tools() -> Path:
+    """The folder of kubectl and its kin: $LVS_RIG_BIN, else what the rig has built (it builds when it must)."""
+    given = os.environ.get("LVS_RIG_BIN")
+    return Path(given) if given else kubernetes()
+
+
 @contextmanager
 def running_api_server(home: Path) -> Iterator[ApiServer]:
     """etcd and kube-apiserver from $LVS_RIG_BIN, empty, stopped at the end (also when the test run is killed).
 
     home: an empty folder for keys, data and logs.
     """
-    default = Path.home() / ".cache" / "lvs-dr-operator" / "rig" / "bin"
-    folder = Path(os.environ.get("LVS_RIG_BIN") or default)
+    folder = tools()
     missing = [name for name in BINARIES if not os.access(folder / name, os.X_OK)]
     if missing:
         pytest.fail(f"{', '.join(missing)} not found in {folder}: run 'make rig', or set LVS_RIG_BIN to their folder")

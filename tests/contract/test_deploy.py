@@ -13,6 +13,7 @@ from lvsapi import names
 from lvsapi.parse import parse_class, parse_service, parse_virtual_service
 from lvsoperator.core.manifests import AGENT_PORT, agent_daemonset
 from lvsoperator.settings import from_env
+from tests.apiserver import tools
 
 pytestmark = pytest.mark.contract
 
@@ -20,11 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def kustomize(folder: Path) -> list[dict[str, Any]]:
-    default = Path.home() / ".cache" / "lvs-dr-operator" / "rig" / "bin"
-    kubectl = Path(os.environ.get("LVS_RIG_BIN") or default) / "kubectl"
-    if not os.access(kubectl, os.X_OK):
-        pytest.fail(f"{kubectl} not found: run 'make rig', or set LVS_RIG_BIN to the folder of kubectl")
-    command = [str(kubectl), "kustomize", str(folder)]
+    command = [str(tools() / "kubectl"), "kustomize", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return [document for document in yaml.safe_load_all(done.stdout) if document]
