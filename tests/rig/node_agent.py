@@ -87,8 +87,8 @@ def send(connection: socket.socket, kind: int, data: bytes) -> None:
 def nudge(disk: str, seconds: float) -> None:
     """Read a block of the disk, past the cache, again and again.
 
-    Linux 7.2's ubd driver with two CPUs now and then overlooks that a request has ended, and sees it with the end of the
-    next one: without this a process may wait for its file for 5-15 s. More than one thread, as theirs are requests too.
+    Linux 7.2's ubd driver with two CPUs now and then overlooks that a request has ended, and sees it with the end of
+    the next one: without this a process may wait for its file for 5-15 s. Several threads, as theirs are requests too.
     """
     try:
         descriptor = os.open(disk, os.O_RDONLY | os.O_DIRECT)
