@@ -9,7 +9,66 @@ whole wish (level-triggered), the election answers with what is. Neither waits f
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum, unique
+from typing import Any
+
+
+@unique
+class Authentication(StrEnum):
+    """How adverts are proved to come from a director."""
+
+    NONE = "None"
+    PASSWORD = "Password"
+    """VRRPv2 authentication type 1 (RFC 2338 section 5.3.6), in clear text: keeps accidents out, not attackers."""
+    HMAC = "HMAC"
+    """keepalived's ``auth_hmac``: a trailer of 28 bytes (draft-cassen-vrrp-auth-hmac)."""
+
+
+@unique
+class AuthenticationMode(StrEnum):
+    """How far a roll-out of HMAC keys has come."""
+
+    RECEIVE_ONLY = "ReceiveOnly"
+    """Adverts are sent without a trailer; those received with one are verified, those without are taken."""
+    PERMISSIVE = "Permissive"
+    """Adverts are sent with a trailer; those received without one are still taken."""
+    ENFORCE = "Enforce"
+    """Adverts without a good trailer are dropped."""
+
+
+@unique
+class Finding(StrEnum):
+    """What a router noticed on the wire that somebody should look into. Also condition reason and label."""
+
+    ADDRESS_CONFLICT = "AddressConflict"
+    """A foreign host answers for a virtual address; not taken."""
+    ADDRESS_CLAIMED = "AddressClaimed"
+    """Somebody else's ARP or ND claims an address while we hold it."""
+    FOREIGN_ROUTER = "ForeignVRID"
+    """A router that is no director of ours speaks on our VRID."""
+    ADVERT_BLOCKED = "AdvertBlocked"
+    """A firewall of this node drops protocol 112."""
+    NO_PEERS_HEARD = "NoPeersHeard"
+    """Active, and no other director was heard for long although there should be some."""
+    ASYMMETRIC_PEER = "AsymmetricPeer"
+    """A director with a lower priority stays Active: it does not hear us."""
+    ADDRESS_LIST_DIFFERS = "AddressListDiffers"
+    INTERVAL_DIFFERS = "IntervalDiffers"
+    PASSWORD_INSECURE = "PasswordInsecure"
+    KEY_MISSING = "KeyMissing"
+    """The configured key is not in the keys folder or cannot be used."""
+    REPLAYED = "Replayed"
+    """Adverts with a good trailer that were heard before, or are too old."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackedInterface:
+    """keepalived's ``track_interface``."""
+
+    name: str
+    weight: int = 0
+    """Added to the priority while the interface is up (positive) or down (negative); 0: down takes the router out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +90,43 @@ class RouterConfig:
     preempt: bool = True
     ready: bool = True
     """Tables are in place. False: the router stays in (or returns to) Initialize and holds nothing."""
+    version: int = 3
+    """3 (RFC 9568) or 2 (RFC 3768; IPv4, whole seconds)."""
+    send_interval_ms: int = 0
+    """Adverts are sent this often, whatever interval they announce; 0: as often as they announce."""
+    preempt_delay_ms: int = 0
+    """A better router that starts waits so long before it takes over from a worse one."""
+    initially_active: bool = False
+    """keepalived's ``state MASTER``: the first wait is one interval and the Skew_Time."""
+    standby: bool = False
+    """Be Active only if nobody else can: priority 1, an Active hands over (node drained, failover asked for)."""
+    unicast_peers: tuple[str, ...] | None = None
+    """Send to these and hear these only; None: multicast. An empty list is a fault, not multicast."""
+    sources: tuple[str, ...] = ()
+    """Addresses of the other directors, adverts of others are foreign; empty: not known."""
+    authentication: Authentication = Authentication.NONE
+    authentication_mode: AuthenticationMode = AuthenticationMode.ENFORCE
+    key: str = ""
+    """Files of the keys folder: ``<key>.password`` (1-8 octets) or ``<key>.hmac.<id>`` (32-64 octets, id 0-255; the
+    greatest id signs)."""
+    checksum_without_pseudo_header: bool = False
+    """Send RFC 9568's IPv4 checksum instead of keepalived's. Both are accepted."""
+    sync_group: str = ""
+    """Routers of one group are Active together or not at all."""
+    track_interfaces: tuple[TrackedInterface, ...] = ()
+    announce_repeat: int = 1
+    """Gratuitous ARP requests (unsolicited NAs) for each address in each round."""
+    announce_delay_ms: int = 0
+    """One more round so long after the take-over, besides the schedule; 0: none."""
+    announce_refresh_ms: int = 10_000
+    """Between rounds later on; 0: none."""
+    announce_on_lower_priority: bool = True
+    """An advert of lower priority is answered with a round too."""
+    virtual_mac: bool = False
+    """VIPs on a macvlan ``vrrp<family>.<vrid>`` with the virtual router's MAC (keepalived's ``use_vmac``)."""
+    graceful_restart_ms: int = 0
+    """A restart of the election within this time is no transition; 0: it hands over. Without HMAC the peers
+    clamp the interval that is announced meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +179,12 @@ class RouterStatistics:
     address_errors: int
     intervals_clamped: int = 0
     """Adverts that announced an interval too long to be believed."""
+    problem: str = ""
+    """Why the router is refused or does not run now; empty: it runs."""
+    findings: dict[str, str] = field(default_factory=dict)
+    """Finding -> sentence with the particulars; of the last seconds."""
+    effective_priority: int = 0
+    """After tracking and ``standby``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,9 +231,7 @@ def decode(line: bytes) -> Message:
         fields = json.loads(line)
         kind = _KINDS[fields.pop("kind")]
         if kind is Configure:
-            fields["routers"] = tuple(
-                RouterConfig(**{**router, "addresses": tuple(router["addresses"])}) for router in fields["routers"]
-            )
+            fields["routers"] = tuple(_router(router) for router in fields["routers"])
         elif kind is Statistics:
             fields["routers"] = tuple(
                 RouterStatistics(**{**router, "addresses_held": tuple(router["addresses_held"])})
@@ -140,3 +240,19 @@ def decode(line: bytes) -> Message:
         return kind(**fields)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise IpcError(f"not a message of the agent or the election: {error}: {line[:200]!r}") from error
+
+
+def _router(fields: dict[str, Any]) -> RouterConfig:
+    """JSON has neither tuples nor enums."""
+    peers = fields.get("unicast_peers")
+    return RouterConfig(
+        **{
+            **fields,
+            "addresses": tuple(fields["addresses"]),
+            "unicast_peers": None if peers is None else tuple(peers),
+            "sources": tuple(fields.get("sources", ())),
+            "track_interfaces": tuple(TrackedInterface(**each) for each in fields.get("track_interfaces", ())),
+            "authentication": Authentication(fields.get("authentication", Authentication.NONE)),
+            "authentication_mode": AuthenticationMode(fields.get("authentication_mode", AuthenticationMode.ENFORCE)),
+        }
+    )

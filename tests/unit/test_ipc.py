@@ -18,6 +18,12 @@ ROUTER = ipc.RouterConfig(
     vip_interface="eth0",
     addresses=("10.0.0.200/32", "10.0.0.201/32"),
     priority=100,
+    unicast_peers=("10.0.0.12",),
+    sources=("10.0.0.12",),
+    authentication=ipc.Authentication.HMAC,
+    authentication_mode=ipc.AuthenticationMode.PERMISSIVE,
+    key="lab",
+    track_interfaces=(ipc.TrackedInterface(name="eth1", weight=-20),),
 )
 STATISTICS = ipc.Statistics(
     started=1.5,
