@@ -7,8 +7,11 @@ from typing import Final, assert_never
 
 from lvsagent import ipc
 from lvsagent.election import router as routers
+from lvsagent.election import settle
+from lvsagent.election.conflict import Conflicts
 from lvsagent.election.fence import Fence
 from lvsagent.election.log import Log
+from lvsagent.election.receive import Receiver
 from lvsagent.election.router import Router
 from lvsagent.election.wire import Wire
 from lvsagent.vrrp import arp, machine, packet
@@ -29,8 +32,8 @@ class Engine:
         self._log = log
         self._report = report
         self.routers: dict[str, Router] = {}
-        self.dropped = dict.fromkeys(map(str, packet.DropReason), 0)
-        """Adverts not acted on."""
+        self._receiver = Receiver(wire, log, self._heard)
+        self._conflicts = Conflicts(wire, log, lambda router, now: self._run(router, machine.Claimed(), now))
         self._virtual: frozenset[bytes] = frozenset()
         self._next_retry = math.inf
         self._ending = False
@@ -46,6 +49,11 @@ class Engine:
         return min((moment for moment in times if moment is not None), default=math.inf)
 
     @property
+    def dropped(self) -> dict[str, int]:
+        """Adverts not acted on, by reason."""
+        return self._receiver.dropped
+
+    @property
     def in_force(self) -> bool:
         """Nothing is held that should not be."""
         return not self._fence.releasing
@@ -58,14 +66,15 @@ class Engine:
     def turn(self, ready: set[int], now: float) -> None:
         """One round. The order matters: our own lateness first, then what others said, then silence."""
         self._tick(now, active=True)
-        self._read_adverts(ready, now)
+        readable = self._receiver.read(ready, self.routers.values(), now)
         self._tick(now, active=False)
         # After the adverts, which must not wait for a kernel that is busy with its links.
         if (renewal := self._fence.deadline) is not None and now >= renewal:
             self._fence.renew(now)
         if self._wire.monitor.fileno() in ready:
             self._read_monitor(now)
-        self._read_arp(ready, now)
+        if not (self._conflicts.read(ready, self.routers.values(), now) and readable):
+            self._next_retry = min(self._next_retry, now + RETRY)
         if now >= self._next_retry:
             self._next_retry = math.inf
             self._fence.retry()
@@ -127,64 +136,33 @@ class Engine:
     def _settle_all(self, now: float) -> None:
         for router in self.routers.values():
             self._settle(router, now)
-        self._filter()
-        if self._fence.releasing or any(router.problem for router in self.routers.values()):
+        settle.listen(self._wire, tuple(self.routers.values()))
+        unsettled = any(router.problem or router.carrier_lost is not None for router in self.routers.values())
+        if self._fence.releasing or unsettled:
             self._next_retry = now + RETRY
 
     def _settle(self, router: Router, now: float) -> None:
         """Run the router with its present wish, or not."""
         if router.refused is not None or not router.config.ready or self._ending:
+            router.carrier_lost = None
             self._stop(router, machine.Cause.SHUTDOWN, now)
             return
-        config = router.config
-        link, vip_link = self._wire.link(config.interface), self._wire.link(config.vip_interface)
-        source = self._wire.source(config.interface, self._virtual)
-        problem = None
-        if link is None or not link.up:
-            problem = f"interface {config.interface} is missing or down"
-        elif vip_link is None or not vip_link.up:
-            problem = f"interface {config.vip_interface} is missing or down"
-        elif source is None:
-            problem = f"interface {config.interface} has no IPv4 address"
-        elif not (link.running and vip_link.running) and self._without_carrier(router, now):
-            problem = f"interface {config.interface} or {config.vip_interface} has no carrier"
-        if link is not None and vip_link is not None and source is not None and problem is None:
-            if link.running and vip_link.running:
-                router.carrier_lost = None
-            try:
-                self._wire.open_adverts(config.interface, link.index, source)
-                self._wire.open_arp(config.vip_interface, vip_link.index, vip_link.mac)
-            except OSError as error:
-                problem = f"interface {config.interface}: {error.strerror}"
+        found = settle.ground(router, self._wire, self._virtual, now)
+        problem = found if isinstance(found, str) else None
         if problem != router.problem and problem is not None:
-            self._log("the router cannot run now; tried again", router=config.name, reason=problem)
+            self._log("the router cannot run now; tried again", router=router.config.name, reason=problem)
         router.problem = problem
-        if problem is not None or link is None or vip_link is None or source is None:
+        if isinstance(found, str):
             self._stop(router, machine.Cause.INTERFACE_LOST, now)
             return
-        if router.index not in (0, vip_link.index):  # deleted and created anew between two looks
+        if router.index not in (0, found.vip_link.index):  # deleted and created anew between two looks
             self._stop(router, machine.Cause.INTERFACE_LOST, now)
             self._fence.forget(router.index)
-        router.index = vip_link.index
-        self._run(router, machine.Reconfigure(routers.parameters(config, source)), now)
+        router.index = found.vip_link.index
+        self._run(router, machine.Reconfigure(routers.parameters(router.config, found.source)), now)
         if router.machine.state is machine.State.INITIALIZE:
-            wanted = router.prefixes
-            router.adopted = tuple(
-                there.address
-                for there in self._wire.addresses
-                if there.index == router.index and there.fenced and wanted.get(there.address) == there.prefix_length
-            )
+            router.adopted = settle.leftovers(router, self._wire)
             self._run(router, machine.Startup(), now)
-
-    def _without_carrier(self, router: Router, now: float) -> bool:
-        """For longer than the peers wait. A flap that is shorter changes nothing."""
-        if router.machine.state is machine.State.INITIALIZE:
-            return True
-        if router.carrier_lost is None:
-            router.carrier_lost = now
-        self._next_retry = min(self._next_retry, now + RETRY)
-        mine = router.machine.parameters
-        return now - router.carrier_lost > mine.active_down(mine.interval)
 
     def _stop(self, router: Router, cause: machine.Cause, now: float) -> None:
         self._run(router, machine.Shutdown(cause), now)
@@ -194,22 +172,6 @@ class Engine:
         if router.adopted:
             self._fence.discard(router.index, router.adopted, router.prefixes)
             router.adopted = ()
-
-    def _filter(self) -> None:
-        """Tell the kernel what we listen for."""
-        for name, advert_socket in self._wire.adverts.items():
-            advert_socket.listen_for(
-                router.config.virtual_router_id
-                for router in self.routers.values()
-                if router.config.interface == name and router.refused is None
-            )
-        for name, arp_socket in self._wire.arp.items():
-            arp_socket.listen_for(
-                address
-                for router in self.routers.values()
-                if router.config.vip_interface == name
-                for address in router.machine.parameters.addresses
-            )
 
     def _run(self, router: Router, event: machine.Event, now: float) -> None:
         """Give the machine an event and do what it says."""
@@ -277,43 +239,7 @@ class Engine:
             if deadline is not None and now >= deadline and router.active is active:
                 self._run(router, machine.Tick(), now)
 
-    def _read_adverts(self, ready: set[int], now: float) -> None:
-        for name, advert_socket in tuple(self._wire.adverts.items()):
-            if advert_socket.fileno() not in ready:
-                continue
-            here = {
-                router.config.virtual_router_id: router
-                for router in self.routers.values()
-                if router.config.interface == name and router.refused is None
-            }
-            own = frozenset({advert_socket.source})
-            try:
-                for received in advert_socket.receive():
-                    self._read_advert(received, here, own, now)
-            except OSError as error:
-                self._log.seldom(now, name, "adverts cannot be read", interface=name, error=error)
-                self._next_retry = min(self._next_retry, now + RETRY)
-
-    def _read_advert(self, received: bytes, here: dict[int, Router], own: frozenset[bytes], now: float) -> None:
-        outer = packet.parse_ipv4(received)
-        if isinstance(outer, packet.Dropped):
-            self.dropped[outer.reason] += 1
-            return
-        advert = packet.decode(
-            outer.payload,
-            source=outer.source,
-            destination=outer.destination,
-            hop_limit=outer.ttl,
-            own_addresses=own,
-            virtual_router_ids=frozenset(here),
-        )
-        if isinstance(advert, packet.Dropped):
-            self.dropped[advert.reason] += 1
-            source = socket.inet_ntoa(outer.source)
-            self._log.seldom(now, source, "an advert was dropped", source=source, reason=advert.reason)
-            return
-        router = here[advert.virtual_router_id]
-        router.adverts_received += 1
+    def _heard(self, router: Router, advert: packet.Advertisement, now: float) -> None:
         if advert.priority > 0 and router.config.name in self._farewells:
             self._hand_over(router)
         self._run(router, machine.Received(advert), now)
@@ -337,26 +263,6 @@ class Engine:
             self._log.seldom(now, name, "somebody deleted the address; put back", address=socket.inet_ntoa(address))
             router.address_errors += 1 + self._fence.acquire(router.index, (address,), (), router.prefixes)
             self._run(router, machine.Claimed(), now)
-
-    def _read_arp(self, ready: set[int], now: float) -> None:
-        for name, arp_socket in tuple(self._wire.arp.items()):
-            if arp_socket.fileno() not in ready:
-                continue
-            try:
-                claims = [claim for frame in arp_socket.receive() if (claim := arp.parse(frame)) is not None]
-            except OSError as error:
-                self._log.seldom(now, name, "ARP cannot be read", interface=name, error=error)
-                self._next_retry = min(self._next_retry, now + RETRY)
-                continue
-            for claim in claims:
-                for router in self.routers.values():
-                    contested = claim.address in router.machine.parameters.addresses and claim.mac != arp_socket.mac
-                    if router.active and router.config.vip_interface == name and contested:
-                        address = socket.inet_ntoa(claim.address)
-                        self._log.seldom(
-                            now, address, "somebody claims the address", address=address, mac=claim.mac.hex(":")
-                        )
-                        self._run(router, machine.Claimed(), now)
 
     def _hand_over(self, router: Router) -> None:
         """The successor was heard, or none came."""

@@ -1,0 +1,79 @@
+"""Can a router run now? Its links, their carrier, the address that its adverts come from, its sockets."""
+
+from dataclasses import dataclass
+
+from lvsagent.election.netlink import Link
+from lvsagent.election.router import Router
+from lvsagent.election.wire import Wire
+from lvsagent.vrrp import machine
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What a router stands on while it runs."""
+
+    vip_link: Link
+    source: bytes
+
+
+def ground(router: Router, wire: Wire, virtual: frozenset[bytes], now: float) -> Ground | str:
+    """What the router can stand on, its sockets open; or why it cannot run now.
+
+    ``virtual``: addresses of all routers, which no advert comes from.
+    """
+    config = router.config
+    link, vip_link = wire.link(config.interface), wire.link(config.vip_interface)
+    source = wire.source(config.interface, virtual)
+    if link is None or not link.up:
+        return f"interface {config.interface} is missing or down"
+    if vip_link is None or not vip_link.up:
+        return f"interface {config.vip_interface} is missing or down"
+    if source is None:
+        return f"interface {config.interface} has no IPv4 address"
+    if link.running and vip_link.running:
+        router.carrier_lost = None
+    elif _without_carrier(router, now):
+        return f"interface {config.interface} or {config.vip_interface} has no carrier"
+    try:
+        wire.open_adverts(config.interface, link.index, source)
+        wire.open_arp(config.vip_interface, vip_link.index, vip_link.mac)
+    except OSError as error:
+        return f"interface {config.interface}: {error.strerror}"
+    return Ground(vip_link, source)
+
+
+def leftovers(router: Router, wire: Wire) -> tuple[bytes, ...]:
+    """Addresses of the router that an earlier process of ours put on the interface."""
+    wanted = router.prefixes
+    return tuple(
+        there.address
+        for there in wire.addresses
+        if there.index == router.index and there.fenced and wanted.get(there.address) == there.prefix_length
+    )
+
+
+def listen(wire: Wire, routers: tuple[Router, ...]) -> None:
+    """Tell the kernel what the routers listen for."""
+    for name, advert_socket in wire.adverts.items():
+        advert_socket.listen_for(
+            router.config.virtual_router_id
+            for router in routers
+            if router.config.interface == name and router.refused is None
+        )
+    for name, arp_socket in wire.arp.items():
+        arp_socket.listen_for(
+            address
+            for router in routers
+            if router.config.vip_interface == name
+            for address in router.machine.parameters.addresses
+        )
+
+
+def _without_carrier(router: Router, now: float) -> bool:
+    """For longer than the peers wait. A flap that is shorter changes nothing."""
+    if router.machine.state is machine.State.INITIALIZE:
+        return True
+    if router.carrier_lost is None:
+        router.carrier_lost = now
+    mine = router.machine.parameters
+    return now - router.carrier_lost > mine.active_down(mine.interval)
