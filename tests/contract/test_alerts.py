@@ -96,6 +96,6 @@ def test_the_alerts_use_only_metrics_labels_and_states_that_operator_and_agents_
     for label in labels - from_scrape:
         # the agent builds its first labels from a list named once: names = ["namespace", "virtualservice"]
         assert f'"{label}"' in exported, label
-    packet_states = (root / "nodeagent/lvsagent/vrrp/machine.py").read_text()
+    packet_states = (root / "nodeagent/lvsagent/vrrp/events.py").read_text()
     for state in set(re.findall(r'(?:state|from|to)="([A-Z]\w+)"', expressions)):
         assert f'"{state}"' in packet_states, state

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from lvsagent.vrrp.machine import (
+from lvsagent.vrrp.events import (
     Acquire,
     Announce,
     Event,
@@ -23,8 +23,8 @@ from lvsagent.vrrp.machine import (
     State,
     StateChanged,
     Tick,
-    VirtualRouter,
 )
+from lvsagent.vrrp.machine import VirtualRouter
 from lvsagent.vrrp.packet import GROUP_V4, Advertisement, decode, encode
 
 VIP = bytes((10, 0, 0, 200))

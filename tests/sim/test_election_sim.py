@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lvsagent.vrrp.machine import State
+from lvsagent.vrrp.events import State
 from tests.sim.fake_lan import FENCE, FakeLan, LogEntry
 
 pytestmark = pytest.mark.sim

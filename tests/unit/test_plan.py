@@ -19,8 +19,8 @@ from lvsapi.model import (
     Scheduler,
     VirtualRouter,
     VirtualServer,
-    VrrpSettings,
 )
+from lvsapi.vrrp import VrrpSettings
 
 pytestmark = pytest.mark.unit
 VIP = ip_address("10.0.0.200")

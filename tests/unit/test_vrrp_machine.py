@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from lvsagent.vrrp.machine import (
+from lvsagent.vrrp.events import (
     TRANSITIONS,
     Acquire,
     Announce,
@@ -13,64 +13,34 @@ from lvsagent.vrrp.machine import (
     Event,
     IllegalTransition,
     Output,
-    Parameters,
-    Received,
     Reconfigure,
     Release,
     SendAdvert,
     Shutdown,
     Startup,
     State,
-    StateChanged,
     Tick,
-    VirtualRouter,
 )
-from lvsagent.vrrp.packet import Advertisement
+from tests.fakes.vrrp import (
+    ADVERT,
+    DOWN,
+    FAREWELL,
+    HIGHER,
+    LOWER,
+    OURS,
+    PARAMETERS,
+    SKEW,
+    TAKE_OVER,
+    VIP,
+    VIP2,
+    active,
+    backup,
+    became,
+    received,
+    router,
+)
 
 pytestmark = pytest.mark.unit
-
-VIP, VIP2 = bytes((10, 0, 0, 200)), bytes((10, 0, 0, 201))
-OURS = bytes((10, 0, 0, 11))
-LOWER, HIGHER = bytes((10, 0, 0, 9)), bytes((10, 0, 0, 200))
-PARAMETERS = Parameters(virtual_router_id=51, priority=100, interval=1.0, addresses=(VIP,), source=OURS)
-SKEW = 156 / 256
-DOWN = 3 + SKEW
-ADVERT = SendAdvert(100, 1.0, (VIP,))
-FAREWELL = SendAdvert(0, 1.0, (VIP,))
-TAKE_OVER = (Acquire((VIP,)), ADVERT, Announce((VIP,)))
-
-
-def received(priority: int, source: bytes = LOWER, interval: int = 100) -> Received:
-    return Received(
-        Advertisement(virtual_router_id=51, priority=priority, interval=interval, addresses=(VIP,), source=source)
-    )
-
-
-def router(**changes: object) -> VirtualRouter:
-    return VirtualRouter(replace(PARAMETERS, **changes))  # type: ignore[arg-type]
-
-
-def backup(**changes: object) -> VirtualRouter:
-    machine = router(**changes)
-    machine.handle(Startup(), 0.0)
-    assert machine.state is State.BACKUP
-    return machine
-
-
-def active(**changes: object) -> VirtualRouter:
-    """Active since 0.0, advertised then, next advert at 1.0; announced until 1.2 and then at 11.2."""
-    machine = backup(**changes)
-    machine._timer = 0.0
-    machine.handle(Tick(), 0.0)
-    while machine._announcements.deadline != 11.2:
-        machine._announcements.due(machine._announcements.deadline or 0.0)
-    assert machine.state is State.ACTIVE
-    return machine
-
-
-def became(previous: State, state: State, cause: Cause) -> StateChanged:
-    return StateChanged(previous, state, cause)
-
 
 # --- 6.4.1 Initialize ---------------------------------------------------------------------------------------------
 

@@ -24,6 +24,24 @@ CLAIM_INTERVAL: Final = 1.0
 """Seconds between answers to others' claims, at least."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announcing:
+    """How often an Active announces: keepalived's ``garp_master_*``."""
+
+    repeat: int = 1
+    """Frames for each address in each round."""
+    delay: float = 0.0
+    """One round more, so many seconds after the take-over; 0: only SCHEDULE."""
+    refresh: float = REFRESH
+    """Seconds between rounds from then on; 0: no more."""
+    on_lower_priority: bool = True
+    """An advert of a lower priority is answered with a round."""
+
+    def rounds(self) -> tuple[float, ...]:
+        """Seconds after the take-over, ascending."""
+        return tuple(sorted({*SCHEDULE, self.delay}))
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """Somebody says with an ARP packet that an address is at a hardware address."""
@@ -54,8 +72,10 @@ def parse(frame: bytes) -> Claim | None:
 class Announcements:
     """When one Active router announces its addresses. Times are seconds on one clock."""
 
+    settings: Announcing = Announcing()
     deadline: float | None = None
     """When the next round is due; None: not announcing."""
+    _active: bool = field(default=False, init=False)
     _started: float = field(default=0.0, init=False)
     _next: int = field(default=0, init=False)
     _claimed: bool = field(default=False, init=False)
@@ -65,6 +85,7 @@ class Announcements:
 
     def start(self, now: float) -> None:
         """A take-over: the first round is due at once."""
+        self._active = True
         self._started = now
         self._next = 0
         self._claimed = False
@@ -72,6 +93,7 @@ class Announcements:
 
     def stop(self) -> None:
         """Not Active any more."""
+        self._active = False
         self.deadline = None
 
     def due(self, now: float) -> bool:
@@ -81,13 +103,18 @@ class Announcements:
         if self._claimed:
             self._claimed = False
             self._answered = now
-        while self._next < len(SCHEDULE) and self._started + SCHEDULE[self._next] <= now:
+        rounds = self.settings.rounds()
+        while self._next < len(rounds) and self._started + rounds[self._next] <= now:
             self._next += 1
-        self.deadline = self._started + SCHEDULE[self._next] if self._next < len(SCHEDULE) else now + REFRESH
+        if self._next < len(rounds):
+            self.deadline = self._started + rounds[self._next]
+        else:
+            self.deadline = now + self.settings.refresh if self.settings.refresh else None
         return True
 
     def claimed(self, now: float) -> None:
         """Somebody else claimed an address: the next round is due at once; of many claims, one in CLAIM_INTERVAL."""
-        if self.deadline is not None:
+        if self._active:
             self._claimed = True
-            self.deadline = min(self.deadline, max(now, self._answered + CLAIM_INTERVAL))
+            answer = max(now, self._answered + CLAIM_INTERVAL)
+            self.deadline = answer if self.deadline is None else min(self.deadline, answer)

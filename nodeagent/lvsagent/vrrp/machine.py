@@ -1,180 +1,67 @@
-"""The VRRP router's state machine: RFC 9568 section 6.4 whole, and nothing of it anywhere else. Pure.
+"""The VRRP router's state machine: RFC 9568 section 6.4 whole, and what a node that serves wants beyond it. Pure.
 
 Feed it events with the time they happened; act on what it returns, in that order; call again at ``deadline``.
 Deviations from the RFC, each on purpose: addresses are acquired before the first advert (tables are in place by
 then); an Active that gives way to a better one sends a last advert, so that the better one announces once more;
-answers to losing adverts are spaced; a received interval counts for at most four times our own; a timer that fires
-far too late makes an Active listen first.
+answers to losing adverts are spaced; a received interval counts for at most four times our own unless its sender
+proved itself; a timer that fires far too late makes an Active listen first; an Active that ends or resigns serves on
+until it hears its successor; adverts may be sent more often than the interval that they announce.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum, unique
-from types import MappingProxyType
 from typing import Final, assert_never
 
 from lvsagent.vrrp.arp import Announcements
+from lvsagent.vrrp.events import (
+    OWNER_PRIORITY,
+    TRANSITIONS,
+    Acquire,
+    Announce,
+    Cause,
+    Claimed,
+    Event,
+    IllegalTransition,
+    Output,
+    Parameters,
+    Promote,
+    Received,
+    Reconfigure,
+    Release,
+    Resign,
+    SendAdvert,
+    Shutdown,
+    Startup,
+    State,
+    StateChanged,
+    Suspend,
+    Tick,
+)
 from lvsagent.vrrp.packet import Advertisement
 
-OWNER_PRIORITY: Final = 255
-INTERVAL_LIMIT: Final = 4
-"""A received interval above so many of our own is taken as so many (a forged 40.95 s would disable failover)."""
+__all__ = [
+    "OWNER_PRIORITY", "TRANSITIONS", "Acquire", "Announce", "Cause", "Claimed", "Event", "IllegalTransition", "Output",
+    "Parameters", "Promote", "Received", "Reconfigure", "Release", "Resign", "SendAdvert", "Shutdown", "Startup",
+    "State", "StateChanged", "Suspend", "Tick", "VirtualRouter",
+]  # fmt: skip
+
 ANSWER_SPACING: Final = 0.25
 """Losing adverts are answered at once unless an advert of ours left within this part of our interval."""
-
-
-@unique
-class State(StrEnum):
-    """RFC 9568 section 6.3."""
-
-    INITIALIZE = "Initialize"
-    BACKUP = "Backup"
-    ACTIVE = "Active"
-
-
-@unique
-class Cause(StrEnum):
-    """Why a router changed its state. A metric label."""
-
-    STARTUP = "startup"
-    SHUTDOWN = "shutdown"
-    INTERFACE_LOST = "interface_lost"
-    ACTIVE_SILENT = "active_silent"
-    """No advert for the Active_Down_Interval."""
-    ACTIVE_RELEASED = "active_released"
-    """The Active said that it gives up (priority 0)."""
-    PREEMPTION = "preemption"
-    """The Active that was heard has a lower priority."""
-    HIGHER_PRIORITY = "higher_priority"
-    HIGHER_ADDRESS = "higher_address"
-    """Equal priority, greater sender address."""
-    LATE_TIMER = "late_timer"
-    """We were not running for so long that somebody may have replaced us."""
-
-
-_UP: Final = (State.BACKUP, State.ACTIVE)
-TRANSITIONS: Final[Mapping[Cause, frozenset[tuple[State, State]]]] = MappingProxyType(
-    {
-        Cause.STARTUP: frozenset((State.INITIALIZE, state) for state in _UP),
-        Cause.SHUTDOWN: frozenset((state, State.INITIALIZE) for state in _UP),
-        Cause.INTERFACE_LOST: frozenset((state, State.INITIALIZE) for state in _UP),
-        Cause.ACTIVE_SILENT: frozenset({(State.BACKUP, State.ACTIVE)}),
-        Cause.ACTIVE_RELEASED: frozenset({(State.BACKUP, State.ACTIVE)}),
-        Cause.PREEMPTION: frozenset({(State.BACKUP, State.ACTIVE)}),
-        Cause.HIGHER_PRIORITY: frozenset({(State.ACTIVE, State.BACKUP)}),
-        Cause.HIGHER_ADDRESS: frozenset({(State.ACTIVE, State.BACKUP)}),
-        Cause.LATE_TIMER: frozenset({(State.ACTIVE, State.BACKUP)}),
-    }
-)
-"""All there are; anything else is our own fault and raises IllegalTransition."""
-
-
-class IllegalTransition(AssertionError):
-    """A change of state that TRANSITIONS does not list."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parameters:
-    """RFC 9568 section 6.1, for one virtual router on one interface."""
-
-    virtual_router_id: int
-    priority: int
-    """1-254; 255 for the owner of the addresses."""
-    interval: float
-    """Advertisement_Interval, seconds."""
-    addresses: tuple[bytes, ...]
-    source: bytes
-    """Primary address of the interface: what our adverts come from."""
-    preempt: bool = True
-
-    def skew(self, interval: float) -> float:
-        """Skew_Time of this priority when the Active advertises at ``interval``, both seconds. Not truncated."""
-        return (256 - self.priority) * interval / 256
-
-    def active_down(self, interval: float) -> float:
-        """Active_Down_Interval when the Active advertises at ``interval``, both seconds."""
-        return 3 * interval + self.skew(interval)
+REPEATS: Final = 3
+"""Times that a farewell, or the notice of a restart, is sent, in case some are lost."""
+REPEAT_SPACING: Final = 0.01
+"""Seconds between them."""
+PATIENCE: Final = 1.0
+"""Seconds for which an Active that resigns waits for a successor before it goes on."""
 
 
 @dataclass(frozen=True, slots=True)
-class Startup:
-    """Begin: interface and tables are there."""
+class _Leaving:
+    """An Active that said farewell, and serves on until a successor is heard."""
 
-
-@dataclass(frozen=True, slots=True)
-class Shutdown:
-    """End, or pause until the next Startup."""
-
-    cause: Cause = Cause.SHUTDOWN
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """An advert for this virtual router that passed the codec's checks."""
-
-    advertisement: Advertisement
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """Somebody else's ARP claims an address of this virtual router."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """The deadline came, or may have come."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reconfigure:
-    """Other parameters in place. The virtual router ID and the interface cannot change: that is another router."""
-
-    parameters: Parameters
-
-
-Event = Startup | Shutdown | Received | Claimed | Tick | Reconfigure
-
-
-@dataclass(frozen=True, slots=True)
-class SendAdvert:
-    """Multicast an advert with this priority and interval (seconds) and these addresses."""
-
-    priority: int
-    interval: float
-    addresses: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Acquire:
-    """Put these addresses on the interface."""
-
-    addresses: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Take these addresses off the interface."""
-
-    addresses: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Announce:
-    """One round of gratuitous ARP requests (unsolicited neighbour advertisements) for these addresses."""
-
-    addresses: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class StateChanged:
-    """The router is in another state; everything that belongs to it was said before."""
-
-    previous: State
-    state: State
     cause: Cause
-
-
-Output = SendAdvert | Acquire | Release | Announce | StateChanged
+    until: float
+    into: State
 
 
 @dataclass(slots=True)
@@ -185,6 +72,8 @@ class VirtualRouter:
     state: State = field(default=State.INITIALIZE, init=False)
     active_address: bytes | None = field(default=None, init=False)
     """Source of the last accepted advert of the Active, our own while Active; None: unknown."""
+    willing: bool = field(default=False, init=False)
+    """A Backup of a sync group that would be Active by itself."""
     clamped_intervals: int = field(default=0, init=False)
     """Adverts whose interval was taken as shorter than they said."""
     peer_heard: float | None = field(default=None, init=False)
@@ -198,15 +87,29 @@ class VirtualRouter:
     """Active_Adver_Interval."""
     _expiry: Cause = field(default=Cause.ACTIVE_SILENT, init=False)
     """What it means when Active_Down_Timer fires."""
-    _announcements: Announcements = field(default_factory=Announcements, init=False)
+    _inferior_since: float | None = field(default=None, init=False)
+    """Since when an Active of lower priority is left alone (preempt delay)."""
+    _leaving: _Leaving | None = field(default=None, init=False)
+    _repeat: tuple[int, float, SendAdvert] | None = field(default=None, init=False)
+    """An advert to be sent again: how often yet, and when next."""
+    _announcements: Announcements = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._announcements = Announcements(self.parameters.announcing)
 
     @property
     def deadline(self) -> float | None:
         """When to call with Tick; None: not before some other event."""
-        if self.state is State.INITIALIZE:
+        if self.state is State.INITIALIZE or self.willing:
             return None
-        announcement = self._announcements.deadline
-        return self._timer if announcement is None else min(self._timer, announcement)
+        times = [self._announcements.deadline, self._repeat[1] if self._repeat else None]
+        times.append(self._timer if self._leaving is None else self._leaving.until)
+        return min(time for time in times if time is not None)
+
+    @property
+    def leaving(self) -> bool:
+        """Active, and only until a successor is heard."""
+        return self._leaving is not None
 
     def handle(self, event: Event, now: float) -> tuple[Output, ...]:
         """What to do about the event, in this order."""
@@ -215,19 +118,32 @@ class VirtualRouter:
     def _handle(self, event: Event, now: float) -> Iterator[Output]:
         if self.state is State.ACTIVE and self._is_stale(now):
             # Before anything else, above all before we answer an advert of the router that replaced us.
-            yield from self._become_backup(Cause.LATE_TIMER, self.parameters.interval, now)
+            if self._leaving is not None and self._leaving.into is State.INITIALIZE:
+                yield from self._give_up_waiting(self._leaving, now)
+            else:
+                yield from self._become_backup(Cause.LATE_TIMER, self.parameters.interval, now)
         match event:
             case Reconfigure(parameters):
                 yield from self._reconfigure(parameters, now)
-            case Startup():
+            case Startup(resume):
                 if self.state is State.INITIALIZE:
-                    yield from self._start(now)
-            case Shutdown(cause):
-                if self.state is not State.INITIALIZE:
-                    yield from self._shut_down(cause)
-            case Received(advertisement):
+                    yield from self._start(resume, now)
+                elif self._leaving is not None and self._leaving.into is State.INITIALIZE:
+                    yield from self._stay(now)
+            case Shutdown(cause, patience):
+                yield from self._shut_down(cause, patience, now)
+            case Suspend(seconds):
+                if self.state is State.ACTIVE:
+                    yield from self._suspend(seconds, now)
+            case Resign(cause):
+                if self.state is State.ACTIVE and self._leaving is None:
+                    yield from self._leave(_Leaving(cause, now + PATIENCE, State.BACKUP), now)
+            case Promote():
+                if self.willing:
+                    yield from self._become_active(self._expiry, now)
+            case Received(advertisement, authenticated):
                 if advertisement.source != self.parameters.source:  # looped back by a switch or a bridge
-                    yield from self._received(advertisement, now)
+                    yield from self._received(advertisement, authenticated, now)
             case Claimed():
                 self._announcements.claimed(now)
                 yield from self._announce(now)
@@ -238,37 +154,82 @@ class VirtualRouter:
 
     def _is_stale(self, now: float) -> bool:
         """Section 6.4.3 knows no late timers. After this long every Backup has replaced us."""
+        if self._leaving is not None:
+            return now > self._leaving.until + PATIENCE
         return now - self._timer > self.parameters.active_down(self.parameters.interval)
 
-    def _start(self, now: float) -> Iterator[Output]:
+    def _start(self, resume: bool, now: float) -> Iterator[Output]:
         """Section 6.4.1."""
-        if self.parameters.priority == OWNER_PRIORITY:
-            yield from self._become_active(Cause.STARTUP, now)
-        else:
-            self._active_interval = self.parameters.interval
-            self._arm_active_down(now)
-            yield self._change(State.BACKUP, Cause.STARTUP)
+        mine = self.parameters
+        if resume or (mine.effective_priority == OWNER_PRIORITY and not mine.grouped):
+            yield from self._become_active(Cause.RESTARTED if resume else Cause.STARTUP, now)
+            return
+        self._active_interval = mine.interval
+        self._arm_active_down(now)
+        if mine.initially_active and not mine.standby:
+            self._timer = now + mine.interval + mine.skew(mine.interval)
+        yield self._change(State.BACKUP, Cause.STARTUP)
 
-    def _shut_down(self, cause: Cause) -> Iterator[Output]:
+    def _shut_down(self, cause: Cause, patience: float, now: float) -> Iterator[Output]:
         """Sections 6.4.2 and 6.4.3, first paragraphs."""
+        if self.state is State.INITIALIZE:
+            return
+        if self.state is State.ACTIVE and patience > 0:
+            if self._leaving is None or self._leaving.into is not State.INITIALIZE:
+                yield from self._leave(_Leaving(cause, now + patience, State.INITIALIZE), now)
+            return
         if self.state is State.ACTIVE:
-            yield self._advert(priority=0)
+            if self._leaving is None:
+                yield self._advert(priority=0)
             yield Release(self.parameters.addresses)
-        self._announcements.stop()
-        self.active_address = None
-        yield self._change(State.INITIALIZE, cause)
+        yield self._end(cause)
 
-    def _received(self, advertisement: Advertisement, now: float) -> Iterator[Output]:
+    def _end(self, cause: Cause) -> StateChanged:
+        self._forget()
+        self.active_address = None
+        return self._change(State.INITIALIZE, cause)
+
+    def _leave(self, leaving: _Leaving, now: float) -> Iterator[Output]:
+        self._leaving = leaving
+        farewell = self._advert(priority=0)
+        self._repeat = (REPEATS - 1, now + REPEAT_SPACING, farewell)
+        yield farewell
+
+    def _stay(self, now: float) -> Iterator[Output]:
+        """No successor came, or we are wanted again."""
+        self._leaving = None
+        self._repeat = None
+        yield self._advertise(now)
+        self._timer = now + self.parameters.spacing
+
+    def _succeeded(
+        self, advertisement: Advertisement, leaving: _Leaving, interval: float, now: float
+    ) -> Iterator[Output]:
+        if leaving.into is State.INITIALIZE:
+            yield Release(self.parameters.addresses)
+            yield self._end(leaving.cause)
+        else:
+            yield from self._become_backup(leaving.cause, interval, now)
+            self.active_address = advertisement.source
+
+    def _suspend(self, seconds: float, now: float) -> Iterator[Output]:
+        """Backups wait three intervals and their Skew_Time, which we do not know: a third of it is enough."""
+        notice = SendAdvert(self.parameters.effective_priority, seconds / 3, self.parameters.addresses)
+        self._repeat = (REPEATS - 1, now + REPEAT_SPACING, notice)
+        self._timer = now + seconds
+        yield notice
+
+    def _received(self, advertisement: Advertisement, authenticated: bool, now: float) -> Iterator[Output]:
         if self.state is State.INITIALIZE:
             return
         if advertisement.priority > 0:
             self.peer_heard = now
         if self.state is State.BACKUP:
-            self._received_as_backup(advertisement, now)
+            self._received_as_backup(advertisement, authenticated, now)
         else:
-            yield from self._received_as_active(advertisement, now)
+            yield from self._received_as_active(advertisement, authenticated, now)
 
-    def _received_as_backup(self, advertisement: Advertisement, now: float) -> None:
+    def _received_as_backup(self, advertisement: Advertisement, authenticated: bool, now: float) -> None:
         """Section 6.4.2."""
         mine = self.parameters
         if advertisement.priority == 0:
@@ -276,99 +237,149 @@ class VirtualRouter:
             self._timer = min(self._timer, now + mine.skew(self._active_interval))
             self._expiry = Cause.ACTIVE_RELEASED
             self.active_address = None
-        elif advertisement.priority >= mine.priority or not (mine.preempt or mine.priority == OWNER_PRIORITY):
+        elif advertisement.priority >= mine.effective_priority or not mine.preempts or self._is_tolerated(now):
+            if advertisement.priority >= mine.effective_priority:
+                self._inferior_since = None
             self.active_address = advertisement.source
-            self._active_interval = self._learned(advertisement)
+            self._active_interval = self._learned(advertisement, authenticated)
             self._arm_active_down(now)
         else:
             self.active_address = advertisement.source
             self._expiry = Cause.PREEMPTION
 
-    def _received_as_active(self, advertisement: Advertisement, now: float) -> Iterator[Output]:
+    def _is_tolerated(self, now: float) -> bool:
+        """Is the Active, of lower priority, to be left alone yet? (keepalived.conf(5) ``preempt_delay``)"""
+        if self._inferior_since is None:
+            self._inferior_since = now
+        return now - self._inferior_since < self.parameters.preempt_delay
+
+    def _received_as_active(self, advertisement: Advertisement, authenticated: bool, now: float) -> Iterator[Output]:
         """Section 6.4.3."""
         mine = self.parameters
+        if self._leaving is not None:
+            if advertisement.priority > 0:
+                interval = self._learned(advertisement, authenticated)
+                yield from self._succeeded(advertisement, self._leaving, interval, now)
+            return
         if advertisement.priority == 0:
             yield self._advertise(now)
-            self._timer = now + mine.interval
+            self._timer = now + mine.spacing
             return
-        better = (advertisement.priority, advertisement.source) > (mine.priority, mine.source)
-        if better:
-            same = advertisement.priority == mine.priority
-            yield self._advert(priority=mine.priority)
+        if (advertisement.priority, advertisement.source) > (mine.effective_priority, mine.source):
+            same = advertisement.priority == mine.effective_priority
+            yield self._advert(priority=mine.effective_priority)
             yield from self._become_backup(
-                Cause.HIGHER_ADDRESS if same else Cause.HIGHER_PRIORITY, self._learned(advertisement), now
+                Cause.HIGHER_ADDRESS if same else Cause.HIGHER_PRIORITY,
+                self._learned(advertisement, authenticated),
+                now,
             )
             self.active_address = advertisement.source
             return
-        if now - self._advertised >= ANSWER_SPACING * mine.interval:
+        # RFC 3768 section 6.4.3 discards it in silence.
+        if mine.version != 2 and now - self._advertised >= ANSWER_SPACING * mine.spacing:
             yield self._advertise(now)
-        self._announcements.claimed(now)
-        yield from self._announce(now)
+        if mine.announcing.on_lower_priority:
+            self._announcements.claimed(now)
+            yield from self._announce(now)
 
     def _tick(self, now: float) -> Iterator[Output]:
         if self.state is State.BACKUP and now >= self._timer:
-            yield from self._become_active(self._expiry, now)
+            if self.parameters.grouped:
+                self.willing = True
+            else:
+                yield from self._become_active(self._expiry, now)
         elif self.state is State.ACTIVE:
-            if now >= self._timer:
+            if self._repeat is not None and now >= self._repeat[1]:
+                left, _, advert = self._repeat
+                self._repeat = (left - 1, now + REPEAT_SPACING, advert) if left > 1 else None
+                yield advert
+            if self._leaving is not None:
+                if now >= self._leaving.until:
+                    yield from self._give_up_waiting(self._leaving, now)
+            elif now >= self._timer:
                 yield self._advertise(now)
                 # From the deadline, so that lateness does not add up; from now when one was missed.
-                following = self._timer + self.parameters.interval
-                self._timer = following if following > now else now + self.parameters.interval
+                following = self._timer + self.parameters.spacing
+                self._timer = following if following > now else now + self.parameters.spacing
             yield from self._announce(now)
+
+    def _give_up_waiting(self, leaving: _Leaving, now: float) -> Iterator[Output]:
+        if leaving.into is State.INITIALIZE:
+            yield Release(self.parameters.addresses)
+            yield self._end(leaving.cause)
+        else:
+            yield from self._stay(now)
 
     def _reconfigure(self, parameters: Parameters, now: float) -> Iterator[Output]:
         """Not in the RFC: everything that can change does so without leaving the state."""
         before, self.parameters = self.parameters, parameters
-        if self.state is State.BACKUP and parameters != before:
+        if parameters == before:
+            return
+        self._announcements.settings = parameters.announcing
+        if self.state is State.BACKUP:
             if self._active_interval == before.interval:
                 self._active_interval = parameters.interval
-            if self._expiry is not Cause.ACTIVE_RELEASED:
+            if self._expiry is not Cause.ACTIVE_RELEASED and not self.willing:
                 self._timer = self._armed + parameters.active_down(self._active_interval)
-        elif self.state is State.ACTIVE and parameters != before:
-            kept = frozenset(before.addresses)
-            wanted = frozenset(parameters.addresses)
-            if gone := tuple(address for address in before.addresses if address not in wanted):
-                yield Release(gone)
-            if fresh := tuple(address for address in parameters.addresses if address not in kept):
-                yield Acquire(fresh)
-                self._announcements.start(now)
-            yield self._advertise(now)
-            self._timer = now + parameters.interval
-            self.active_address = parameters.source
-            yield from self._announce(now)
+        elif self.state is State.ACTIVE:
+            yield from self._reconfigure_active(before, now)
+
+    def _reconfigure_active(self, before: Parameters, now: float) -> Iterator[Output]:
+        mine = self.parameters
+        kept, wanted = frozenset(before.addresses), frozenset(mine.addresses)
+        if gone := tuple(address for address in before.addresses if address not in wanted):
+            yield Release(gone)
+        if fresh := tuple(address for address in mine.addresses if address not in kept):
+            yield Acquire(fresh)
+            self._announcements.start(now)
+        self.active_address = mine.source
+        if mine.standby and not before.standby and self._leaving is None:
+            yield from self._leave(_Leaving(Cause.RESIGNED, now + PATIENCE, State.BACKUP), now)
+        elif self._leaving is None or (self._leaving.cause is Cause.RESIGNED and not mine.standby):
+            yield from self._stay(now)
+        yield from self._announce(now)
 
     def _become_active(self, cause: Cause, now: float) -> Iterator[Output]:
         yield Acquire(self.parameters.addresses)
         yield self._advertise(now)
-        self._timer = now + self.parameters.interval
+        self._timer = now + self.parameters.spacing
+        self._forget()
         self._announcements.start(now)
         yield from self._announce(now)
         self.active_address = self.parameters.source
         yield self._change(State.ACTIVE, cause)
 
     def _become_backup(self, cause: Cause, active_interval: float, now: float) -> Iterator[Output]:
-        self._announcements.stop()
+        self._forget()
         self._active_interval = active_interval
         self._arm_active_down(now)
         self.active_address = None
         yield Release(self.parameters.addresses)
         yield self._change(State.BACKUP, cause)
 
+    def _forget(self) -> None:
+        """What belonged to the state that ends."""
+        self._announcements.stop()
+        self._leaving = None
+        self._repeat = None
+        self._inferior_since = None
+        self.willing = False
+
     def _arm_active_down(self, now: float) -> None:
         self._armed = now
         self._timer = now + self.parameters.active_down(self._active_interval)
         self._expiry = Cause.ACTIVE_SILENT
+        self.willing = False
 
-    def _learned(self, advertisement: Advertisement) -> float:
-        """The sender's interval in seconds, at most INTERVAL_LIMIT of our own."""
-        limit = INTERVAL_LIMIT * self.parameters.interval
-        if advertisement.interval / 100 > limit:
-            self.clamped_intervals += 1
-        return min(advertisement.interval / 100, limit)
+    def _learned(self, advertisement: Advertisement, authenticated: bool) -> float:
+        """The sender's interval in seconds, as far as it is believed."""
+        believed = self.parameters.believed(advertisement.interval / 100, authenticated)
+        self.clamped_intervals += self.parameters.version != 2 and believed < advertisement.interval / 100
+        return believed
 
     def _advertise(self, now: float) -> SendAdvert:
         self._advertised = now
-        return self._advert(priority=self.parameters.priority)
+        return self._advert(priority=self.parameters.effective_priority)
 
     def _advert(self, *, priority: int) -> SendAdvert:
         return SendAdvert(priority, self.parameters.interval, self.parameters.addresses)
