@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv lint format unit sim contract net e2e test demo lab image rig rig-tools rig-build rig-up rig-down lock clean
+.PHONY: help venv lint format unit sim contract net e2e test demo lab docs image rig rig-tools rig-build rig-up rig-down lock clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -37,6 +37,9 @@ demo: $(READY) ## the main job on a real three-node Kubernetes: a node dies, con
 
 lab: $(READY) ## the classic lab, without Kubernetes: dr1, dr2, web1, web2, a client
 	$(RIG) guest -- $(PY) -m tests.lab $(ARGS)
+
+docs: $(READY) ## the pages of docs/ that are made from the tests
+	$(PY) -m tests.net.interop
 
 image: $(READY) ## the images, by Docker or buildah
 	$(RIG) image

@@ -14,7 +14,7 @@ KERNEL = ("flex", "bison", "bc", "xz-utils", "make", "gcc", "libc6-dev", "libelf
 NETWORK = ("iproute2", "iptables", "nftables", "ipvsadm", "ethtool", "conntrack", "tcpdump", "procps", "util-linux")
 NODES = ("containerd", "runc", "containernetworking-plugins", "openssl", "e2fsprogs")
 IMAGES = ("buildah", "debootstrap")
-PEERS = ("keepalived", "prometheus")
+PEERS = ("keepalived", "frr", "prometheus")
 """Real neighbours that tests speak to. Never started as services here."""
 
 EVERYTHING = (*KERNEL, *NETWORK, *NODES, *IMAGES, *PEERS)

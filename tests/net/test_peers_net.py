@@ -1,0 +1,32 @@
+"""Real VRRP routers of others, and our election: each takes over from the other, gives back, and takes leave."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.net.interop import PROFILES
+from tests.net.peers import BETTER, OURS, PEER, SLACK, WORSE, Contest, Profile
+
+pytestmark = pytest.mark.net
+
+
+@pytest.mark.parametrize("ours_is_better", [True, False], ids=["ours is better", "the peer is better"])
+@pytest.mark.parametrize("profile", PROFILES, ids=str)
+def test_we_and_the_peer_replace_each_other_within_its_interval_and_ours(
+    profile: Profile, ours_is_better: bool, tmp_path: Path
+) -> None:
+    better, worse = (OURS, PEER) if ours_is_better else (PEER, OURS)
+    with Contest(profile, tmp_path, ours_is_better=ours_is_better) as contest:
+        # Whoever is up first serves; the better one has its address at last.
+        contest.await_active(better, 2 * profile.down(WORSE) + 2.0)
+
+        contest.lan.cut(better)
+        contest.await_takeover(worse, profile.down(WORSE) + SLACK)
+        contest.lan.heal(better)
+        contest.await_return(better, profile.down(BETTER) + SLACK)
+
+        assert not any(contest.dropped().values()), contest.dropped()
+
+        # By silence it would take two intervals more at the least.
+        assert contest.release(better) < profile.skew(WORSE) + 2 * profile.interval
+        contest.await_takeover(worse, SLACK)
