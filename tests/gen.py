@@ -6,6 +6,7 @@ The same as plain dicts, as the API server gives them: ``raw_*``.
 
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address, ip_network
+from typing import Any
 
 from lvsapi.model import (
     Assignment,
@@ -25,8 +26,8 @@ from lvsapi.model import (
     Snapshot,
     VirtualService,
     VirtualServiceClass,
-    VrrpSettings,
 )
+from lvsapi.vrrp import VrrpSettings
 
 VIP = "192.168.139.123"
 
@@ -59,6 +60,7 @@ def virtual_service(
     created: str = "2026-01-01T00:00:00Z",
     uid: str | None = None,
     generation: int = 1,
+    failover_from: str = "",
 ) -> VirtualService:
     """Ports may be numbers, real servers may be addresses; with real servers there is no service."""
     servers = tuple(r if isinstance(r, RealServer) else RealServer(address=ip_address(r)) for r in real_servers)
@@ -76,6 +78,7 @@ def virtual_service(
         forwarding=Forwarding(forwarding),
         virtual_router_id=vrid,
         assigned=assigned,
+        failover_from=failover_from,
     )
 
 
@@ -83,7 +86,7 @@ def service_class(
     name: str = "default",
     *,
     selector: Mapping[str, str] | None = None,
-    directors: Mapping[str, int] | None = None,
+    directors: Mapping[str, int] | Iterable[Director] | None = None,
     pools: Iterable[str] = (),
     namespaces: Iterable[str] = (),
     interface: str = "",
@@ -92,18 +95,21 @@ def service_class(
     vrids: tuple[int, int] = (200, 215),
     interval_ms: int = 100,
     preempt: bool = True,
+    **vrrp: Any,
 ) -> VirtualServiceClass:
-    """directors: priority by node."""
+    """directors: priority by node, or whole ones. vrrp: further fields of VrrpSettings."""
+    named = directors.items() if isinstance(directors, Mapping) else ()
+    whole = () if directors is None or isinstance(directors, Mapping) else tuple(directors)
     return VirtualServiceClass(
         name=name,
         director_selector=dict(selector or {}),
-        directors=tuple(Director(node=node, priority=p) for node, p in (directors or {}).items()),
+        directors=(*whole, *(Director(node=node, priority=p) for node, p in named)),
         interface=interface,
         vip_interface=vip_interface,
         vip_prefix_length=vip_prefix_length,
         pools=tuple(ip_network(p) for p in pools),
         namespaces=tuple(namespaces),
-        vrrp=VrrpSettings(advertisement_interval_ms=interval_ms, preempt=preempt, virtual_router_ids=vrids),
+        vrrp=VrrpSettings(advertisement_interval_ms=interval_ms, preempt=preempt, virtual_router_ids=vrids, **vrrp),
     )
 
 
@@ -151,8 +157,20 @@ def endpoint_slice(
     )
 
 
-def node(name: str = "node1", *addresses: str, labels: Mapping[str, str] | None = None) -> Node:
-    return Node(name=name, labels=dict(labels or {}), addresses=tuple(ip_address(a) for a in addresses))
+def node(
+    name: str = "node1",
+    *addresses: str,
+    labels: Mapping[str, str] | None = None,
+    standby: str = "",
+    conditions: Mapping[str, str] | None = None,
+) -> Node:
+    return Node(
+        name=name,
+        labels=dict(labels or {}),
+        addresses=tuple(ip_address(a) for a in addresses),
+        standby=standby,
+        conditions=dict(conditions or {}),
+    )
 
 
 def nodes(count: int = 3) -> tuple[Node, ...]:

@@ -128,4 +128,10 @@ def _against_class(item: VirtualService, found: VirtualServiceClass | None) -> l
                 f"{', '.join(map(str, found.pools))}; take an address of these"
             )
             problems.append(refuse(item, Reason.ADDRESS_NOT_IN_POOL, text))
+        if found.vrrp.version == 2 and address.version == 6:
+            text = (
+                f"spec.addresses: {address}: class {found.name} uses VRRP version 2, which carries IPv4 only; take an "
+                "IPv4 address or a class with vrrp.version 3"
+            )
+            problems.append(refuse(item, Reason.ADDRESS_FAMILY_NOT_ELECTED, text))
     return problems

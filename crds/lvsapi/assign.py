@@ -21,7 +21,7 @@ from lvsapi.model import (
     VirtualService,
     VirtualServiceClass,
 )
-from lvsapi.parse import MAX_ADDRESSES
+from lvsapi.rules import MAX_ADDRESSES
 from lvsapi.status import Reason
 
 TOP_PRIORITY = 250
@@ -104,7 +104,9 @@ def rank(owner: VirtualServiceClass, virtual_router_id: int, nodes: Iterable[Nod
         return tuple(sorted(owner.directors, key=lambda d: (-d.priority, d.node)))
     wanted = owner.director_selector.items()
     candidates = {node.name for node in nodes if all(node.labels.get(k) == v for k, v in wanted)}
-    router = f"{owner.name}/{virtual_router_id}"
+    # Routers that move together are ranked alike, or they would pull in two directions.
+    group = owner.vrrp.sync_group
+    router = f"sync group {group}" if group else f"{owner.name}/{virtual_router_id}"
     order = sorted(candidates, key=lambda name: (sha256(f"{name} {router}".encode()).digest(), name))
     return tuple(
         Director(node=name, priority=max(1, TOP_PRIORITY - PRIORITY_STEP * place)) for place, name in enumerate(order)

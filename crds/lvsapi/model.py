@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+from lvsapi.vrrp import InitialState, VrrpSettings
+
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
@@ -86,6 +88,9 @@ class Director:
 
     node: str
     priority: int
+    initial_state: InitialState = InitialState.BACKUP
+    addresses: tuple[IPAddress, ...] = ()
+    """The node's own, where its adverts come from. Empty: those of the Node object."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,18 +121,8 @@ class VirtualService:
     """The VRID that the user asks for."""
     assigned: Assignment | None = None
     """From status; None until somebody has decided."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VrrpSettings:
-    """Election settings of a class."""
-
-    advertisement_interval_ms: int = 100
-    """RFC 9568 Advertisement_Interval: 10-40950 ms in steps of 10. 100 ms loses a node in at most 0.35 s."""
-    preempt: bool = True
-    """RFC 9568 Preempt_Mode. Hitless here, so on: VIPs return to where the ranking wants them."""
-    virtual_router_ids: tuple[int, int] = (200, 215)
-    """First and last VRID that may be allocated. Sixteen routers spread VIPs over the directors."""
+    failover_from: str = ""
+    """Annotation ``lvsdr.io/failover-from``: a node that shall be Active only if no other can."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +144,7 @@ class VirtualServiceClass:
     """Networks that VIPs must come from. Empty: any address."""
     namespaces: tuple[str, ...] = ()
     """Namespaces that may use the class. Empty: all."""
-    vrrp: VrrpSettings = VrrpSettings()
+    vrrp: VrrpSettings = field(default_factory=VrrpSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +203,10 @@ class Node:
     labels: Mapping[str, str]
     addresses: tuple[IPAddress, ...]
     """InternalIP addresses."""
+    standby: str = ""
+    """Why the node should be Active only if no other can: cordoned, tainted, annotated; empty: it need not."""
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    """Status by type, ``True`` and ``False`` only: what is Unknown says nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,10 +260,15 @@ class VirtualRouter:
     """Sorted."""
     owners: tuple[ObjectKey, ...]
     directors: tuple[Director, ...]
+    """With their own addresses, as far as they are known."""
     interface: str
     vip_interface: str
     vip_prefix_length: int | None
     vrrp: VrrpSettings
+    standby: Mapping[str, str] = field(default_factory=dict)
+    """By node: why it should be Active only if no other can."""
+    weights: Mapping[str, int] = field(default_factory=dict)
+    """By node: what its tracked conditions add to its priority."""
 
     @property
     def name(self) -> str:

@@ -36,6 +36,17 @@ AGENT_FIELD_MANAGER: Final = "lvs-agent"
 """Server-side apply: owns active, backends and the conditions Programmed and Ready. One for all nodes: the Active
 node's agent takes the fields over from the last one."""
 
+FAILOVER_FROM: Final = f"{GROUP}/failover-from"
+"""Annotation of a VirtualService: the named node is Active for its virtual router only if no other can be."""
+DIRECTOR: Final = f"{GROUP}/director"
+"""Annotation of a Node: with value "standby" the node is Active only where no other can be."""
+STANDBY: Final = "standby"
+LEAVING_TAINTS: Final = ("node.kubernetes.io/out-of-service", "node.kubernetes.io/unschedulable")
+"""Taints that somebody sets when a node is to be, or is, taken out of service; with whatever effect."""
+
+KEYS_SECRET: Final = "lvs-vrrp-keys"
+"""Secret of the installation's namespace with the election's keys: ``<class>.password``, ``<class>.hmac.<id>``."""
+
 LABEL_NAME: Final = "app.kubernetes.io/name"
 LABEL_COMPONENT: Final = "app.kubernetes.io/component"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
@@ -52,10 +63,20 @@ INTERFACE_PATTERN: Final = r"^[^/:\s\x00-\x1f\x7f]+$"
 """dev_valid_name() in net/core/dev.c: no '/', ':' or white space; '.' and '..' apart."""
 INTERFACE_LENGTH: Final = 15
 """IFNAMSIZ less the closing NUL."""
+CONDITION_PATTERN: Final = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+"""Type of a condition (metav1.Condition)."""
+CONDITION_LENGTH: Final = 316
 
 _LABEL = re.compile(DNS_LABEL_PATTERN.replace("$", r"\Z"))
 _SUBDOMAIN = re.compile(DNS_SUBDOMAIN_PATTERN.replace("$", r"\Z"))
 _INTERFACE = re.compile(INTERFACE_PATTERN.replace("$", r"\Z"))
+
+_CONDITION = re.compile(CONDITION_PATTERN.replace("$", r"\Z"))
+
+
+def is_condition(text: str) -> bool:
+    """Whether text can be the type of a condition."""
+    return len(text) <= CONDITION_LENGTH and _CONDITION.match(text) is not None
 
 
 def is_dns_label(text: str) -> bool:

@@ -5,28 +5,40 @@ are errors; a status that makes no sense counts as none. Kubernetes' own kinds: 
 """
 
 from collections.abc import Mapping
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from typing import cast
 
 from lvsapi import names
-from lvsapi.errors import FieldError, SpecError
+from lvsapi.errors import FieldError
 from lvsapi.fields import Fields, is_integer, refusal_of_address
 from lvsapi.model import (
     Assignment,
     Director,
     Forwarding,
     IPAddress,
-    IPNetwork,
-    ObjectKey,
     Protocol,
     RealServer,
     Scheduler,
     ServicePort,
     VirtualService,
-    VirtualServiceClass,
-    VrrpSettings,
 )
+from lvsapi.parse_class import parse_class
 from lvsapi.parse_kube import parse_endpoint_slice, parse_node, parse_service
+from lvsapi.rules import (
+    LABEL_RULE,
+    MAX_ADDRESSES,
+    MAX_PORT,
+    MAX_PORTS,
+    MAX_REAL_SERVERS,
+    MAX_WEIGHT,
+    NAME_RULE,
+    PORT_NAME_RULE,
+    PRIORITY,
+    finish,
+    head_of,
+    item_of,
+    key_of,
+)
 
 __all__ = [
     "parse_class",
@@ -36,31 +48,13 @@ __all__ = [
     "parse_virtual_service",
 ]
 
-MAX_ADDRESSES = 64
-"""Of one object, and of one virtual router and family: an advert of 64 IPv6 addresses still fits one Ethernet frame."""
-MAX_PORTS = 64
-MAX_REAL_SERVERS = 256
-MAX_WEIGHT = 65535
-MAX_PORT = 65535
-PRIORITY = (1, 254)
-"""RFC 9568 section 5.2.4: 0 and 255 are taken."""
-INTERVAL = (10, 40950, 10)
-"""Milliseconds: RFC 9568 has 12 bits of centiseconds."""
-
-PORT_NAME_RULE = (
-    "must be a port number (1-65535, without quotes) or the name of a port (lower-case letters, digits and '-')"
-)
-NAME_RULE = "must be a DNS name of lower-case letters, digits, '-' and '.', at most 253 characters"
-LABEL_RULE = "must be lower-case letters, digits and '-', at most 63 characters"
-INTERFACE_RULE = "must be a name of a network interface: at most 15 characters, no '/', ':' or white space"
-
 
 def parse_virtual_service(obj: Mapping[str, object]) -> VirtualService:
     """A VirtualService. Raises SpecError."""
     errors: list[FieldError] = []
     top = Fields(obj, "", errors)
-    metadata = _head(top, names.KIND)
-    key = _key(metadata, namespaced=True)
+    metadata = head_of(top, names.KIND)
+    key = key_of(metadata, namespaced=True)
     generation = metadata.raw("generation")
     spec = top.section("spec")
     if top.raw("spec") is None:
@@ -75,7 +69,7 @@ def parse_virtual_service(obj: Mapping[str, object]) -> VirtualService:
     _check_backends(spec, addresses, ports, real_servers, forwarding)
     vrid = spec.integer("virtualRouterID", 1, 255)
     spec.finish()
-    _raise(names.KIND, key, errors)
+    finish(names.KIND, key, errors)
     return VirtualService(
         key=key,
         uid=_word(metadata.raw("uid")),
@@ -90,84 +84,19 @@ def parse_virtual_service(obj: Mapping[str, object]) -> VirtualService:
         forwarding=forwarding,
         virtual_router_id=vrid,
         assigned=_assigned(top.raw("status")),
+        failover_from=_annotation(metadata, names.FAILOVER_FROM),
     )
-
-
-def parse_class(obj: Mapping[str, object]) -> VirtualServiceClass:
-    """A VirtualServiceClass. Raises SpecError."""
-    errors: list[FieldError] = []
-    top = Fields(obj, "", errors)
-    key = _key(_head(top, names.CLASS_KIND), namespaced=False)
-    spec = top.section("spec")
-    directors = spec.section("directors")
-    selector = directors.section("nodeSelector")
-    labels = selector.raw("matchLabels")
-    match_labels: dict[str, str] = {}
-    for name, value in Fields(labels, selector.where("matchLabels"), errors).pairs():
-        if isinstance(name, str) and isinstance(value, str):
-            match_labels[name] = value
-        else:
-            selector.refuse(f"matchLabels.{name}", value, "must be text; write numbers and true in quotes")
-    nodes = _nodes(directors)
-    for part in (selector, directors):
-        part.finish()
-    vrrp = spec.section("vrrp")
-    ids = vrrp.section("virtualRouterIDs")
-    usual = VrrpSettings()
-    first = ids.integer("first", 1, 255) or usual.virtual_router_ids[0]
-    last = ids.integer("last", 1, 255) or usual.virtual_router_ids[1]
-    if first > last:
-        ids.refuse("first", first, f"must not be above last, which is {last}")
-    preempt = vrrp.boolean("preempt")
-    low, high, step = INTERVAL
-    settings = VrrpSettings(
-        advertisement_interval_ms=vrrp.integer("advertisementIntervalMilliseconds", low, high, step=step)
-        or usual.advertisement_interval_ms,
-        preempt=usual.preempt if preempt is None else preempt,
-        virtual_router_ids=(first, last),
-    )
-    for part in (ids, vrrp):
-        part.finish()
-    result = VirtualServiceClass(
-        name=key.name,
-        director_selector=match_labels,
-        directors=nodes,
-        interface=spec.text("interface", names.is_interface, INTERFACE_RULE) or "",
-        vip_interface=spec.text("vipInterface", names.is_interface, INTERFACE_RULE) or "",
-        vip_prefix_length=spec.integer("vipPrefixLength", 1, 128),
-        pools=_pools(spec),
-        namespaces=_namespaces(spec),
-        vrrp=settings,
-    )
-    spec.finish()
-    _raise(names.CLASS_KIND, key, errors)
-    return result
-
-
-def _head(top: Fields, kind: str) -> Fields:
-    """Check apiVersion and kind, which a client may have left out, and return metadata."""
-    top.text("apiVersion", lambda text: text == names.API_VERSION, f"must be {names.API_VERSION}")
-    top.text("kind", lambda text: text == kind, f"must be {kind}")
-    metadata = top.section("metadata")
-    for known in ("spec", "status"):
-        top.raw(known)
-    top.finish()
-    return metadata
-
-
-def _key(metadata: Fields, *, namespaced: bool) -> ObjectKey:
-    name = metadata.text("name", names.is_dns_subdomain, NAME_RULE, required=True)
-    namespace = metadata.text("namespace", names.is_dns_label, LABEL_RULE) if namespaced else ""
-    return ObjectKey(names.DEFAULT_NAMESPACE if namespace is None else namespace, name or "")
-
-
-def _raise(kind: str, key: ObjectKey, errors: list[FieldError]) -> None:
-    if errors:
-        raise SpecError(f"{kind} {key}", tuple(errors))
 
 
 def _word(value: object) -> str:
     return value if isinstance(value, str) else ""
+
+
+def _annotation(metadata: Fields, name: str) -> str:
+    """Annotations are anybody's: one that makes no sense counts as none."""
+    found = metadata.raw("annotations")
+    value = found.get(name) if isinstance(found, Mapping) else None
+    return value if isinstance(value, str) and names.is_dns_subdomain(value) else ""
 
 
 def _addresses(spec: Fields) -> tuple[IPAddress, ...]:
@@ -192,7 +121,7 @@ def _ports(spec: Fields) -> tuple[ServicePort, ...]:
     if not spec.raw("ports"):
         spec.refuse("ports", spec.raw("ports"), "is required: at least one port")
     for path, value in spec.items("ports", MAX_PORTS):
-        item = _item(value, path, spec)
+        item = item_of(value, path, spec)
         number = item.integer("port", 1, MAX_PORT, required=True)
         protocol = item.choice("protocol", Protocol.TCP)
         target = _target_port(item)
@@ -232,7 +161,7 @@ def _real_servers(spec: Fields) -> tuple[tuple[str, RealServer], ...]:
     found: list[tuple[str, RealServer]] = []
     seen: set[IPAddress] = set()
     for path, value in spec.items("realServers", MAX_REAL_SERVERS):
-        item = _item(value, path, spec)
+        item = item_of(value, path, spec)
         text = item.raw("address")
         refusal = refusal_of_address(text)
         port = item.integer("port", 1, MAX_PORT)
@@ -283,57 +212,6 @@ def _check_backends(
             item.refuse("port", server.port, rule)
 
 
-def _item(value: object, path: str, parent: Fields) -> Fields:
-    item = Fields(value, path, parent.errors)
-    if value is None:
-        item.refuse(None, None, "must be an object")
-    return item
-
-
-def _nodes(directors: Fields) -> tuple[Director, ...]:
-    found: list[Director] = []
-    for path, value in directors.items("nodes", MAX_REAL_SERVERS):
-        item = _item(value, path, directors)
-        name = item.text("name", names.is_dns_subdomain, NAME_RULE, required=True)
-        priority = item.integer("priority", *PRIORITY, required=True)
-        item.finish()
-        if name is None or priority is None:
-            continue
-        if any(director.node == name for director in found):
-            item.refuse("name", name, "is there twice; remove one")
-        found.append(Director(node=name, priority=priority))
-    return tuple(found)
-
-
-def _pools(spec: Fields) -> tuple[IPNetwork, ...]:
-    found: list[IPNetwork] = []
-    for path, value in spec.items("addressPools", MAX_REAL_SERVERS):
-        item = Fields(None, path, spec.errors)
-        rule = "must be a network such as 192.168.139.120/29"
-        if not isinstance(value, str) or "/" not in value or "%" in value:
-            item.refuse(None, value, rule)
-            continue
-        try:
-            network = ip_network(value, strict=False)
-        except ValueError:
-            item.refuse(None, value, rule)
-            continue
-        if str(network) != value:
-            item.refuse(None, value, f"is not in canonical form; write {network}")
-        found.append(network)
-    return tuple(found)
-
-
-def _namespaces(spec: Fields) -> tuple[str, ...]:
-    found: list[str] = []
-    for path, value in spec.items("namespaces"):
-        if isinstance(value, str) and names.is_dns_label(value):
-            found.append(value)
-        else:
-            Fields(None, path, spec.errors).refuse(None, value, LABEL_RULE)
-    return tuple(found)
-
-
 def _assigned(status: object) -> Assignment | None:
     """What the operator wrote, or None: a damaged status must not make an object unusable."""
     errors: list[FieldError] = []
@@ -341,7 +219,7 @@ def _assigned(status: object) -> Assignment | None:
     vrid = section.integer("virtualRouterID", 1, 255)
     found = []
     for path, value in section.items("directors"):
-        item = _item(value, path, section)
+        item = item_of(value, path, section)
         node = item.text("node", names.is_dns_subdomain, NAME_RULE, required=True)
         priority = item.integer("priority", *PRIORITY, required=True)
         if node is not None and priority is not None:

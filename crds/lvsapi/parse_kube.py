@@ -61,17 +61,28 @@ def parse_endpoint_slice(obj: Mapping[str, object]) -> EndpointSlice:
 def parse_node(obj: Mapping[str, object]) -> Node:
     """A v1 Node. Raises SpecError only without a name."""
     key = _key(obj, "Node")
-    labels = _object(_object(obj.get("metadata")).get("labels"))
-    internal = [
-        item.get("address")
-        for item in _objects(_object(obj.get("status")).get("addresses"))
-        if item.get("type") == "InternalIP"
-    ]
+    metadata, status = _object(obj.get("metadata")), _object(obj.get("status"))
+    labels = _object(metadata.get("labels"))
+    internal = [item.get("address") for item in _objects(status.get("addresses")) if item.get("type") == "InternalIP"]
+    conditions = {_text(item.get("type")): _text(item.get("status")) for item in _objects(status.get("conditions"))}
     return Node(
         name=key.name,
         labels={k: v for k, v in labels.items() if isinstance(k, str) and isinstance(v, str)},
         addresses=tuple(_addresses(internal)),
+        standby=_standby(_object(metadata.get("annotations")), _object(obj.get("spec"))),
+        conditions={kind: word for kind, word in sorted(conditions.items()) if kind and word in ("True", "False")},
     )
+
+
+def _standby(annotations: Mapping[object, object], spec: Mapping[object, object]) -> str:
+    """Somebody's wish that the node should give up what it holds; never what the control plane merely supposes, such
+    as node.kubernetes.io/unreachable: an API server that loses its nodes must move nothing."""
+    if annotations.get(names.DIRECTOR) == names.STANDBY:
+        return f"annotation {names.DIRECTOR}: {names.STANDBY}"
+    if spec.get("unschedulable") is True:
+        return "cordoned"
+    taints = sorted(_text(item.get("key")) for item in _objects(spec.get("taints")))
+    return next((f"taint {key}" for key in taints if key in names.LEAVING_TAINTS), "")
 
 
 def _endpoint(item: Mapping[object, object], addresses: tuple[IPAddress, ...]) -> Endpoint:

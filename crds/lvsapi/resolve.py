@@ -5,16 +5,20 @@ takeover only because every node builds the same one.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
+from lvsapi import names
 from lvsapi.admission import by_age, classes_of, default_class, first_come
 from lvsapi.assign import with_assignments
 from lvsapi.model import (
     Backend,
+    Director,
     EndpointSlice,
     Forwarding,
     IPAddress,
     KubeService,
+    Node,
     ObjectKey,
     Problem,
     Protocol,
@@ -27,6 +31,7 @@ from lvsapi.model import (
     VirtualServiceClass,
 )
 from lvsapi.status import ConditionType, Reason
+from lvsapi.vrrp import TrackedCondition
 
 __all__ = ["default_class", "resolve", "with_assignments"]
 
@@ -59,7 +64,7 @@ def resolve(snapshot: Snapshot) -> Resolved:
     servers.sort(key=lambda s: (s.address.version, int(s.address), s.protocol, s.port))
     return Resolved(
         servers=tuple(servers),
-        routers=_routers(services, classes_of(snapshot)),
+        routers=_routers(services, classes_of(snapshot), {node.name: node for node in snapshot.nodes}),
         problems=tuple(dict.fromkeys(problems)),
     )
 
@@ -184,7 +189,9 @@ def _unresolved(item: VirtualService, reason: Reason, message: str) -> Problem:
     return Problem(key=item.key, condition=ConditionType.RESOLVED_REFS, reason=reason, message=message)
 
 
-def _routers(services: Iterable[VirtualService], classes: dict[str, VirtualServiceClass]) -> tuple[VirtualRouter, ...]:
+def _routers(
+    services: Iterable[VirtualService], classes: Mapping[str, VirtualServiceClass], nodes: Mapping[str, Node]
+) -> tuple[VirtualRouter, ...]:
     """One virtual router per class, VRID and family, with the union of its objects' addresses."""
     groups: dict[tuple[str, int, int], list[VirtualService]] = defaultdict(list)
     for item in services:
@@ -198,6 +205,7 @@ def _routers(services: Iterable[VirtualService], classes: dict[str, VirtualServi
         addresses: set[IPAddress] = {a for item in members for a in item.addresses if a.version == family}
         # While a new ranking is being written, objects may differ: the oldest speaks for all.
         directors = next((m.assigned.directors for m in members if m.assigned is not None), ())
+        held = {m.failover_from: f"annotation {names.FAILOVER_FROM} of {m.key}" for m in reversed(members)}
         routers.append(
             VirtualRouter(
                 class_name=name,
@@ -205,11 +213,53 @@ def _routers(services: Iterable[VirtualService], classes: dict[str, VirtualServi
                 family=family,
                 addresses=tuple(sorted(addresses, key=int)),
                 owners=tuple(sorted({item.key for item in members})),
-                directors=directors,
+                directors=tuple(_director(item, settings, nodes) for item in directors),
                 interface=settings.interface,
                 vip_interface=settings.vip_interface,
                 vip_prefix_length=settings.vip_prefix_length,
                 vrrp=settings.vrrp,
+                standby={
+                    item.node: why
+                    for item in directors
+                    if (why := held.get(item.node) or _standby(nodes.get(item.node), settings))
+                },
+                weights={
+                    item.node: weight for item in directors if (weight := _weight(nodes.get(item.node), settings))
+                },
             )
         )
     return tuple(routers)
+
+
+def _director(item: Director, settings: VirtualServiceClass, nodes: Mapping[str, Node]) -> Director:
+    """With what the class says of it, and the addresses of its Node where the class names none."""
+    named = next((other for other in settings.directors if other.node == item.node), item)
+    node = nodes.get(item.node)
+    addresses = named.addresses or (node.addresses if node is not None else ())
+    return replace(item, initial_state=named.initial_state, addresses=addresses)
+
+
+def _standby(node: Node | None, settings: VirtualServiceClass) -> str:
+    if node is None:
+        return ""
+    return node.standby or next(
+        (
+            f"condition {tracked.type} is {node.conditions[tracked.type]}"
+            for tracked in settings.vrrp.track_conditions
+            if tracked.weight == 0 and not _holds(node, tracked)
+        ),
+        "",
+    )
+
+
+def _weight(node: Node | None, settings: VirtualServiceClass) -> int:
+    """What is not known counts as good, so that an outage moves nothing."""
+    return sum(
+        tracked.weight
+        for tracked in settings.vrrp.track_conditions
+        if (node is None or _holds(node, tracked)) == (tracked.weight > 0)
+    )
+
+
+def _holds(node: Node, tracked: TrackedCondition) -> bool:
+    return node.conditions.get(tracked.type, tracked.status) == tracked.status

@@ -4,51 +4,57 @@
 refuses at once what the operator would refuse a moment later.
 """
 
-from dataclasses import fields
-from enum import StrEnum
-from typing import TYPE_CHECKING
-
-from lvsapi import names, parse
-from lvsapi.model import Forwarding, Protocol, RealServer, Scheduler, ServicePort, VirtualService, VrrpSettings
+from lvsapi import names, rules
+from lvsapi.model import Forwarding, Protocol, RealServer, Scheduler, ServicePort, VirtualService
+from lvsapi.schema_class import class_spec
+from lvsapi.schema_parts import (
+    ADDRESS_LENGTH,
+    Schema,
+    column,
+    default_of,
+    enum_of,
+    integer,
+    label,
+    list_of,
+    map_of,
+    name_of,
+    object_of,
+    priority,
+    rule_of,
+)
 from lvsapi.status import MESSAGE_LENGTH
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-Schema = dict[str, object]
-
-ADDRESS_LENGTH = 45
-MAX_NAMESPACES = 1024
 
 
 def virtual_service_crd() -> Schema:
     """The CustomResourceDefinition of VirtualService."""
     columns = [
         # A column shows the first result of its path only, and a whole list as JSON.
-        _column("VIP", "string", ".spec.addresses[0]", "First virtual IP address"),
-        _column("VRID", "integer", ".status.virtualRouterID", "Virtual Router ID"),
-        _column("Active", "string", ".status.active.node", "Node that holds the addresses"),
-        _column("Backends", "integer", ".status.backends.ready", "Backends that are ready"),
-        _column("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', "Served by at least one backend"),
-        _column("Reason", "string", '.status.conditions[?(@.status=="False")].reason', "What is wrong", priority=1),
-        _column("Addresses", "string", ".spec.addresses", "All virtual IP addresses", priority=1),
-        _column("Age", "date", ".metadata.creationTimestamp", ""),
+        column("VIP", "string", ".spec.addresses[0]", "First virtual IP address"),
+        column("VRID", "integer", ".status.virtualRouterID", "Virtual Router ID"),
+        column("Active", "string", ".status.active.node", "Node that holds the addresses"),
+        column("Backends", "integer", ".status.backends.ready", "Backends that are ready"),
+        column("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', "Served by at least one backend"),
+        column("Reason", "string", '.status.conditions[?(@.status=="False")].reason', "What is wrong", priority=1),
+        column("Addresses", "string", ".spec.addresses", "All virtual IP addresses", priority=1),
+        column("Age", "date", ".metadata.creationTimestamp", ""),
     ]
     words = (names.KIND, names.PLURAL, names.SINGULAR, names.SHORT)
     text = "A virtual IP address of the LAN, whose connections go to a Service's endpoints or to real servers."
-    return _crd(words, "Namespaced", columns, _object(text, {"spec": _spec(), "status": _status()}, required=["spec"]))
+    return _crd(
+        words, "Namespaced", columns, object_of(text, {"spec": _spec(), "status": _status()}, required=["spec"])
+    )
 
 
 def class_crd() -> Schema:
     """The CustomResourceDefinition of VirtualServiceClass."""
     columns = [
-        _column("Interface", "string", ".spec.interface", "Network interface of the adverts"),
-        _column("Pools", "string", ".spec.addressPools", "Networks that virtual IP addresses come from"),
-        _column("Age", "date", ".metadata.creationTimestamp", ""),
+        column("Interface", "string", ".spec.interface", "Network interface of the adverts"),
+        column("Pools", "string", ".spec.addressPools", "Networks that virtual IP addresses come from"),
+        column("Age", "date", ".metadata.creationTimestamp", ""),
     ]
     words = (names.CLASS_KIND, names.CLASS_PLURAL, names.CLASS_SINGULAR, names.CLASS_SHORT)
     text = 'What the administrator decides for VirtualServices. The class "default" serves those that name none.'
-    return _crd(words, "Cluster", columns, _object(text, {"spec": _class_spec()}))
+    return _crd(words, "Cluster", columns, object_of(text, {"spec": class_spec()}))
 
 
 def _crd(words: tuple[str, str, str, str], scope: str, columns: list[Schema], schema: Schema) -> Schema:
@@ -88,59 +94,59 @@ def _crd(words: tuple[str, str, str, str], scope: str, columns: list[Schema], sc
 def _spec() -> Schema:
     parts: Schema = {
         "addresses": {
-            **_list(_address(), parse.MAX_ADDRESSES, "Virtual IP addresses, IPv4 or IPv6, unused on the LAN."),
+            **list_of(_address(), rules.MAX_ADDRESSES, "Virtual IP addresses, IPv4 or IPv6, unused on the LAN."),
             "minItems": 1,
             "x-kubernetes-list-type": "set",
         },
         "ports": {
-            **_list(_port(), parse.MAX_PORTS, "Ports of the addresses."),
+            **list_of(_port(), rules.MAX_PORTS, "Ports of the addresses."),
             "minItems": 1,
             "x-kubernetes-list-type": "map",
             "x-kubernetes-list-map-keys": ["port", "protocol"],
         },
-        "serviceRef": _object(
+        "serviceRef": object_of(
             "The Service in the same namespace whose endpoints are the backends.",
-            {"name": _label("Name of the Service.")},
+            {"name": label("Name of the Service.")},
             required=["name"],
         ),
         "realServers": {
-            **_list(_real_server(), parse.MAX_REAL_SERVERS, "Backends outside the cluster, instead of serviceRef."),
+            **list_of(_real_server(), rules.MAX_REAL_SERVERS, "Backends outside the cluster, instead of serviceRef."),
             "minItems": 1,
             "x-kubernetes-list-type": "map",
             "x-kubernetes-list-map-keys": ["address"],
         },
-        "scheduler": _enum(
+        "scheduler": enum_of(
             Scheduler,
-            _default(VirtualService, "scheduler"),
+            default_of(VirtualService, "scheduler"),
             "IPVS scheduler, ipvsadm(8). Only mh keeps every established connection over a takeover.",
         ),
-        "forwarding": _enum(
+        "forwarding": enum_of(
             Forwarding,
-            _default(VirtualService, "forwarding"),
+            default_of(VirtualService, "forwarding"),
             "How packets reach backends, ipvsadm(8). Direct routing and tunnels keep the port.",
         ),
-        "virtualRouterID": _integer(1, 255, "Virtual Router ID (RFC 9568). Default: one of the class's range."),
-        "className": {**_name("The VirtualServiceClass."), "default": names.DEFAULT_CLASS},
+        "virtualRouterID": integer(1, 255, "Virtual Router ID (RFC 9568). Default: one of the class's range."),
+        "className": {**name_of("The VirtualServiceClass."), "default": names.DEFAULT_CLASS},
     }
-    rules = [
-        _rule("has(self.serviceRef) != has(self.realServers)", "needs either serviceRef or realServers, not both"),
-        _rule(
+    checks = [
+        rule_of("has(self.serviceRef) != has(self.realServers)", "needs either serviceRef or realServers, not both"),
+        rule_of(
             f"self.forwarding == '{Forwarding.MASQUERADE}' || !has(self.realServers) || "
             "self.realServers.all(r, !has(r.port) || self.ports.all(p, p.port == r.port))",
             "direct routing and tunnelling cannot map ports: leave port out, or use forwarding: Masquerade",
             ".realServers",
         ),
-        _rule(
+        rule_of(
             "!has(self.realServers) || self.ports.all(p, !has(p.targetPort) || p.targetPort == p.port)",
             "targetPort goes with serviceRef; for a real server set realServers[].port",
             ".ports",
         ),
-        _rule(
+        rule_of(
             "!has(self.realServers) || self.realServers.all(r, !(r.address in self.addresses))",
             "a real server cannot have the virtual address; name its own",
             ".realServers",
         ),
-        _rule(
+        rule_of(
             "!has(self.realServers) || self.realServers.all(r, "
             "self.addresses.exists(a, a.contains(':') == r.address.contains(':')))",
             "a real server's address must be of the family of one of spec.addresses",
@@ -148,25 +154,25 @@ def _spec() -> Schema:
         ),
     ]
     text = "What is wanted. Everything but addresses, ports and serviceRef or realServers has a default."
-    return {**_object(text, parts, required=["addresses", "ports"]), "x-kubernetes-validations": rules}
+    return {**object_of(text, parts, required=["addresses", "ports"]), "x-kubernetes-validations": checks}
 
 
 def _address() -> Schema:
     # Guarded by isIP: a rule that does not evaluate would add its own error to the first one.
-    rules = [
-        _rule("isIP(self)", "must be an IPv4 or IPv6 address, without prefix length and zone, e.g. 192.168.139.123"),
-        _rule("!isIP(self) || ip.isCanonical(self)", "is not in canonical form (RFC 5952)"),
-        _rule(
+    checks = [
+        rule_of("isIP(self)", "must be an IPv4 or IPv6 address, without prefix length and zone, e.g. 192.168.139.123"),
+        rule_of("!isIP(self) || ip.isCanonical(self)", "is not in canonical form (RFC 5952)"),
+        rule_of(
             "!isIP(self) || ip(self).isGlobalUnicast()",
             "is an unspecified, loopback, link-local, multicast or broadcast address; take an unused one of the LAN",
         ),
     ]
-    return {"type": "string", "maxLength": ADDRESS_LENGTH, "x-kubernetes-validations": rules}
+    return {"type": "string", "maxLength": ADDRESS_LENGTH, "x-kubernetes-validations": checks}
 
 
 def _port() -> Schema:
     rule = (
-        f"type(self) == int ? (self >= 1 && self <= {parse.MAX_PORT}) : "
+        f"type(self) == int ? (self >= 1 && self <= {rules.MAX_PORT}) : "
         f"(self.matches('{names.DNS_LABEL_PATTERN}') && !self.matches('^[0-9]+$'))"
     )
     target: Schema = {
@@ -174,32 +180,32 @@ def _port() -> Schema:
         "Default: the Service's port of the same number, or its only one.",
         "x-kubernetes-int-or-string": True,
         "maxLength": names.DNS_LABEL_LENGTH,
-        "x-kubernetes-validations": [_rule(rule, parse.PORT_NAME_RULE)],
+        "x-kubernetes-validations": [rule_of(rule, rules.PORT_NAME_RULE)],
     }
     parts: Schema = {
-        "port": _integer(1, parse.MAX_PORT, "Port number."),
-        "protocol": _enum(Protocol, _default(ServicePort, "protocol"), "Transport protocol."),
+        "port": integer(1, rules.MAX_PORT, "Port number."),
+        "protocol": enum_of(Protocol, default_of(ServicePort, "protocol"), "Transport protocol."),
         "targetPort": target,
     }
-    return _object("A port of the addresses.", parts, required=["port"])
+    return object_of("A port of the addresses.", parts, required=["port"])
 
 
 def _real_server() -> Schema:
     parts: Schema = {
         "address": {**_address(), "description": "Address of the real server; it must hold the VIP on its loopback."},
-        "port": _integer(1, parse.MAX_PORT, "Its port. Default: the port of the virtual IP address."),
+        "port": integer(1, rules.MAX_PORT, "Its port. Default: the port of the virtual IP address."),
         "weight": {
-            **_integer(0, parse.MAX_WEIGHT, "Share of the connections; 0 takes no new ones."),
-            "default": _default(RealServer, "weight"),
+            **integer(0, rules.MAX_WEIGHT, "Share of the connections; 0 takes no new ones."),
+            "default": default_of(RealServer, "weight"),
         },
     }
-    return _object("A backend outside the cluster.", parts, required=["address"])
+    return object_of("A backend outside the cluster.", parts, required=["address"])
 
 
 def _status() -> Schema:
     time: Schema = {"type": "string", "format": "date-time"}
     number: Schema = {"type": "integer", "format": "int64", "minimum": 0}
-    condition = _object(
+    condition = object_of(
         "A metav1.Condition.",
         {
             "type": {"type": "string", "maxLength": 316},
@@ -211,178 +217,27 @@ def _status() -> Schema:
         },
         required=["type", "status", "lastTransitionTime", "reason", "message"],
     )
-    director = _object(
+    director = object_of(
         "A node that may be Active.",
-        {"node": _name("Name of the node."), "priority": _priority()},
+        {"node": name_of("Name of the node."), "priority": priority()},
         required=["node", "priority"],
     )
     parts: Schema = {
         "observedGeneration": {**number, "description": "The generation of the spec that the operator has seen."},
-        "virtualRouterID": _integer(1, 255, "The Virtual Router ID that carries the addresses."),
-        "directors": {**_map(director, "node"), "description": "Nodes that may be Active, highest priority first."},
-        "active": _object(
+        "virtualRouterID": integer(1, 255, "The Virtual Router ID that carries the addresses."),
+        "directors": {**map_of(director, "node"), "description": "Nodes that may be Active, highest priority first."},
+        "active": object_of(
             "The node that holds the addresses, written by itself.",
-            {"node": _name("Name of the node."), "since": time},
+            {"node": name_of("Name of the node."), "since": time},
             required=["node"],
         ),
-        "backends": _object(
+        "backends": object_of(
             "Backends of the Active node's tables.",
             {
                 "ready": {**number, "description": "Those that take new connections."},
                 "total": {**number, "description": "All, draining ones too."},
             },
         ),
-        "conditions": _map(condition, "type"),
+        "conditions": map_of(condition, "type"),
     }
-    return _object("What is. Written by the operator and by the Active node's agent.", parts)
-
-
-def _class_spec() -> Schema:
-    usual = VrrpSettings()
-    first, last = usual.virtual_router_ids
-    low, high, step = parse.INTERVAL
-    director = _object(
-        "A node that may be Active.",
-        {"name": _name("Name of the node."), "priority": _priority()},
-        required=["name", "priority"],
-    )
-    labels: Schema = {
-        "type": "object",
-        "maxProperties": 64,
-        "additionalProperties": {"type": "string", "maxLength": 63},
-        "description": "Labels that a node needs. Default: none, so every node is a director.",
-    }
-    interface: Schema = {
-        "type": "string",
-        "maxLength": names.INTERFACE_LENGTH,
-        "x-kubernetes-validations": [
-            _rule(r"self.matches('^[^/:\\s]+$') && self != '.' && self != '..'", parse.INTERFACE_RULE)
-        ],
-    }
-    pool: Schema = {
-        "type": "string",
-        "maxLength": ADDRESS_LENGTH + 4,
-        "x-kubernetes-validations": [
-            _rule("isCIDR(self)", "must be a network such as 192.168.139.120/29"),
-            _rule("!isCIDR(self) || cidr(self) == cidr(self).masked()", "has bits set behind its prefix length"),
-        ],
-    }
-    ids = {
-        **_object(
-            "Virtual Router IDs that may be allocated; VirtualServices share them.",
-            {
-                "first": {**_integer(1, 255, "First."), "default": first},
-                "last": {**_integer(1, 255, "Last."), "default": last},
-            },
-        ),
-        "default": {"first": first, "last": last},
-        "x-kubernetes-validations": [_rule("self.first <= self.last", "first must not be above last")],
-    }
-    vrrp = _object(
-        "Election settings (RFC 9568).",
-        {
-            "advertisementIntervalMilliseconds": {
-                **_integer(low, high, "Advertisement_Interval: a node is given up after at most 3.5 of it."),
-                "multipleOf": step,
-                "default": usual.advertisement_interval_ms,
-            },
-            "preempt": {
-                "type": "boolean",
-                "default": usual.preempt,
-                "description": "Preempt_Mode: an address returns to the node that ranks highest.",
-            },
-            "virtualRouterIDs": ids,
-        },
-    )
-    parts: Schema = {
-        "directors": _object(
-            "Which nodes may hold addresses. Default: every node, ranked by the operator.",
-            {
-                "nodeSelector": _object("Nodes by their labels.", {"matchLabels": labels}),
-                "nodes": {
-                    **_map(director, "name"),
-                    "maxItems": parse.MAX_REAL_SERVERS,
-                    "description": "Nodes by name with fixed priorities; then nodeSelector is not asked.",
-                },
-            },
-        ),
-        "interface": {
-            **interface,
-            "description": "Network interface of the adverts. "
-            "Default: the one whose network holds the address, else that of the default route.",
-        },
-        "vipInterface": {**interface, "description": "Network interface of the addresses. Default: as interface."},
-        "vipPrefixLength": _integer(1, 128, "Prefix length of the addresses. Default: 32 for IPv4, 128 for IPv6."),
-        "addressPools": {
-            **_list(pool, parse.MAX_REAL_SERVERS, "Networks that addresses must come from. Default: any address."),
-            "x-kubernetes-list-type": "set",
-        },
-        "namespaces": {
-            **_list(_label(""), MAX_NAMESPACES, "Namespaces that may use the class. Default: all."),
-            "x-kubernetes-list-type": "set",
-        },
-        "vrrp": vrrp,
-    }
-    return _object("Everything has a default.", parts)
-
-
-def _default(kind: type["DataclassInstance"], name: str) -> object:
-    """A field's default in the model. Slots hide it from the class, so ask the dataclass."""
-    return next(field.default for field in fields(kind) if field.name == name)
-
-
-def _object(text: str, properties: Schema, required: list[str] | None = None) -> Schema:
-    found: Schema = {"type": "object", "description": text, "properties": properties}
-    return {**found, "required": required} if required else found
-
-
-def _list(items: Schema, maximum: int, text: str) -> Schema:
-    return {"type": "array", "description": text, "maxItems": maximum, "items": items}
-
-
-def _map(items: Schema, key: str) -> Schema:
-    """A list that server-side apply merges by a key."""
-    return {"type": "array", "items": items, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
-
-
-def _enum(kind: type[StrEnum], default: object, text: str) -> Schema:
-    return {
-        "type": "string",
-        "description": text,
-        "enum": [str(member) for member in kind],
-        "default": str(default),
-    }
-
-
-def _integer(low: int, high: int, text: str) -> Schema:
-    return {"type": "integer", "format": "int32", "description": text, "minimum": low, "maximum": high}
-
-
-def _priority() -> Schema:
-    return _integer(*parse.PRIORITY, "VRRP priority.")
-
-
-def _name(text: str) -> Schema:
-    return {
-        "type": "string",
-        "description": text,
-        "maxLength": names.DNS_SUBDOMAIN_LENGTH,
-        "pattern": names.DNS_SUBDOMAIN_PATTERN,
-    }
-
-
-def _label(text: str) -> Schema:
-    found: Schema = {"type": "string", "maxLength": names.DNS_LABEL_LENGTH, "pattern": names.DNS_LABEL_PATTERN}
-    return {**found, "description": text} if text else found
-
-
-def _rule(rule: str, message: str, path: str | None = None) -> Schema:
-    found: Schema = {"rule": rule, "message": message}
-    return {**found, "fieldPath": path} if path else found
-
-
-def _column(name: str, kind: str, path: str, text: str, priority: int = 0) -> Schema:
-    found: Schema = {"name": name, "type": kind, "jsonPath": path}
-    if text:
-        found["description"] = text
-    return {**found, "priority": priority} if priority else found
+    return object_of("What is. Written by the operator and by the Active node's agent.", parts)

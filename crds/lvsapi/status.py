@@ -65,7 +65,9 @@ class Reason(StrEnum):
     NO_INTERFACE = "NoInterface"
     """The node has no interface of the class's name, or none whose network holds the VIP."""
     ADDRESS_FAMILY_NOT_ELECTED = "AddressFamilyNotElected"
-    """The tables are there, but the election does not carry IPv6 yet."""
+    """The class's VRRP version does not carry IPv6."""
+    PEERS_NOT_KNOWN = "PeersNotKnown"
+    """Unicast adverts, and the address of another director is not known."""
     NO_ENDPOINTS = "NoEndpoints"
     """No backend is ready; draining ones may still serve their connections."""
 

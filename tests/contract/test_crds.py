@@ -11,9 +11,10 @@ import yaml
 
 from lvsapi import names, schema
 from lvsapi.errors import SpecError
-from lvsapi.model import Assignment, Director, Forwarding, Problem, Protocol, Scheduler, VrrpSettings
+from lvsapi.model import Assignment, Director, Forwarding, Problem, Protocol, Scheduler
 from lvsapi.parse import parse_class, parse_virtual_service
 from lvsapi.status import Reason, agent_status, operator_status
+from lvsapi.vrrp import VrrpSettings
 from tests.apiserver import ApiServer
 from tests.gen import raw_class, raw_virtual_service
 
@@ -62,6 +63,19 @@ def test_enums_and_defaults_are_the_models() -> None:
     assert vrrp["advertisementIntervalMilliseconds"]["default"] == usual.advertisement_interval_ms
     assert vrrp["preempt"]["default"] == usual.preempt
     assert tuple(vrrp["virtualRouterIDs"]["default"].values()) == usual.virtual_router_ids
+    assert vrrp["version"]["default"] == usual.version
+    assert vrrp["preemptDelaySeconds"]["default"] == usual.preempt_delay_seconds
+    assert (vrrp["transport"]["default"], vrrp["checksum"]["default"]) == (usual.transport, usual.checksum)
+    proof = vrrp["authentication"]["properties"]
+    assert proof["type"]["default"] == usual.authentication
+    assert proof["mode"]["default"] == usual.authentication_mode
+    rounds = {name: each["default"] for name, each in vrrp["announcements"]["properties"].items()}
+    usually = usual.announcements
+    assert tuple(rounds.values()) == (
+        *(usually.repeat, usually.delay_seconds, usually.refresh_seconds),
+        usually.on_lower_priority,
+    )
+    assert (vrrp["virtualMAC"]["default"], vrrp["gracefulRestartSeconds"]["default"]) == (False, 0)
 
 
 BOUNDS = [
@@ -70,6 +84,12 @@ BOUNDS = [
     ("virtualservice.yaml", ["realServers", "port"], 1),
     ("virtualservice.yaml", ["realServers", "weight"], 1),
     ("virtualserviceclass.yaml", ["vrrp", "advertisementIntervalMilliseconds"], 10),
+    ("virtualserviceclass.yaml", ["vrrp", "version"], 1),
+    ("virtualserviceclass.yaml", ["vrrp", "preemptDelaySeconds"], 1),
+    ("virtualserviceclass.yaml", ["vrrp", "gracefulRestartSeconds"], 1),
+    ("virtualserviceclass.yaml", ["vrrp", "announcements", "repeat"], 1),
+    ("virtualserviceclass.yaml", ["vrrp", "announcements", "delaySeconds"], 1),
+    ("virtualserviceclass.yaml", ["vrrp", "announcements", "refreshSeconds"], 1),
     ("virtualserviceclass.yaml", ["vrrp", "virtualRouterIDs", "first"], 1),
     ("virtualserviceclass.yaml", ["vrrp", "virtualRouterIDs", "last"], 1),
     ("virtualserviceclass.yaml", ["vipPrefixLength"], 1),
@@ -111,8 +131,10 @@ def _with(name: str, path: list[str], value: int) -> dict[str, object]:
             return raw_class(directors={"nodes": [{"name": "node1", field: value}]})
         case ["vrrp", "virtualRouterIDs", field]:
             return raw_class(vrrp={"virtualRouterIDs": {"first": 1, "last": 255, field: value}})
+        case ["vrrp", "announcements", field]:
+            return raw_class(vrrp={"announcements": {field: value}})
         case ["vrrp", field]:
-            return raw_class(vrrp={field: value})
+            return raw_class(vrrp={"advertisementIntervalMilliseconds": 1000, field: value})
         case _:
             spec: dict[str, Any] = {path[0]: value}
             return raw_virtual_service(**spec) if name == "virtualservice.yaml" else raw_class(**spec)
@@ -160,6 +182,35 @@ VALID: list[dict[str, Any]] = [
         namespaces=["default"],
         vrrp={"advertisementIntervalMilliseconds": 1000, "preempt": False, "virtualRouterIDs": {"first": 50}},
     ),
+    raw_class(
+        directors={
+            "nodes": [
+                {"name": "dr1", "priority": 150, "initialState": "Active", "addresses": ["10.0.0.2", "fe80::2"]},
+                {"name": "dr2", "priority": 100, "initialState": "Backup"},
+            ]
+        },
+        vrrp={
+            "version": 2,
+            "advertisementIntervalMilliseconds": 2000,
+            "sendIntervalMilliseconds": 1000,
+            "preemptDelaySeconds": 5,
+            "transport": "Unicast",
+            "checksum": "Message",
+            "authentication": {"type": "Password"},
+            "syncGroup": "edge",
+            "announcements": {"repeat": 5, "delaySeconds": 5, "refreshSeconds": 0, "onLowerPriority": False},
+            "virtualMAC": True,
+            "gracefulRestartSeconds": 10,
+            "track": {
+                "interfaces": [{"name": "eth1"}, {"name": "eth2", "weight": -20}],
+                "nodeConditions": [{"type": "Ready"}, {"type": "example.com/Up", "status": "False", "weight": 9}],
+            },
+        },
+    ),
+    raw_class(vrrp={"authentication": {"type": "HMAC", "mode": "ReceiveOnly"}}),
+    raw_class(vrrp={"version": 2, "advertisementIntervalMilliseconds": 1000, "authentication": {"type": "HMAC"}}),
+    raw_class(vrrp={"sendIntervalMilliseconds": 100}),
+    raw_class(vrrp={"version": 2, "advertisementIntervalMilliseconds": 1000}, addressPools=["10.0.0.0/24"]),
 ]
 
 
@@ -228,6 +279,32 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     (raw_class(vrrp={"advertisementIntervalMilliseconds": 41000}), "spec.vrrp.advertisementIntervalMilliseconds"),
     (raw_class(vrrp={"virtualRouterIDs": {"first": 20, "last": 10}}), "spec.vrrp.virtualRouterIDs"),
     (raw_class(vrrp={"preempt": "yes"}), "spec.vrrp.preempt"),
+    (raw_class(vrrp={"version": 2}), "spec.vrrp.advertisementIntervalMilliseconds"),
+    (raw_class(vrrp={"sendIntervalMilliseconds": 110}), "spec.vrrp.sendIntervalMilliseconds"),
+    (raw_class(vrrp={"authentication": {"type": "Password"}}), "spec.vrrp.authentication.type"),
+    (raw_class(vrrp={"transport": "unicast"}), "spec.vrrp.transport"),
+    (raw_class(vrrp={"checksum": "none"}), "spec.vrrp.checksum"),
+    (raw_class(vrrp={"syncGroup": "a b"}), "spec.vrrp.syncGroup"),
+    (raw_class(vrrp={"announcements": {"repeat": 0}}), "spec.vrrp.announcements.repeat"),
+    (raw_class(vrrp={"track": {"interfaces": [{"name": "a/b"}]}}), "spec.vrrp.track.interfaces[0].name"),
+    (raw_class(vrrp={"track": {"interfaces": [{"name": "a"}] * 2}}), "spec.vrrp.track.interfaces[1]"),
+    (raw_class(vrrp={"track": {"nodeConditions": [{"type": "a b"}]}}), "spec.vrrp.track.nodeConditions[0].type"),
+    (
+        raw_class(vrrp={"track": {"nodeConditions": [{"type": "Ready", "status": "Unknown"}]}}),
+        "spec.vrrp.track.nodeConditions[0].status",
+    ),
+    (
+        raw_class(addressPools=["2001:db8::/64"], vrrp={"version": 2, "advertisementIntervalMilliseconds": 1000}),
+        "spec.addressPools",
+    ),
+    (
+        raw_class(directors={"nodes": [{"name": "a", "priority": 1, "addresses": ["127.0.0.1"]}]}),
+        "spec.directors.nodes[0].addresses[0]",
+    ),
+    (
+        raw_class(directors={"nodes": [{"name": "a", "priority": 1, "initialState": "MASTER"}]}),
+        "spec.directors.nodes[0].initialState",
+    ),
 ]
 
 

@@ -214,9 +214,12 @@ def test_the_vip_on_lo_is_no_address_of_the_node() -> None:
     assert planned(server(), node, router()).problems == ()
 
 
-def test_ipv6_tables_are_planned_and_the_missing_election_is_said() -> None:
+def test_ipv6_addresses_are_carried_by_a_router_of_their_own() -> None:
     vip = ip_address("fd00::200")
-    result = planned(server(address=vip, backends=()), router=router(family=6, addresses=(vip,)))
+    node = facts(interface("eth0", "10.0.0.21/24", "fd00::21/64"))
+    result = planned(server(address=vip, backends=()), node, router(family=6, addresses=(vip,)))
     assert result.state.loopback == {vip}
-    assert result.routers == ()
-    assert [p.reason for p in result.problems] == ["AddressFamilyNotElected"]
+    (config,) = result.routers
+    assert (config.name, config.family, config.addresses) == ("default/200/v6", 6, ("fd00::200/128",))
+    assert (config.interface, config.sources, config.unicast_peers) == ("eth0", (), None)
+    assert result.problems == ()

@@ -9,10 +9,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from lvsagent.core.routers import router_of
 from lvsagent.core.state import (
     Destination,
     ForwardMethod,
-    Interface,
     KernelState,
     NodeFacts,
     Service,
@@ -29,7 +29,6 @@ from lvsapi.model import (
     Problem,
     Resolved,
     Scheduler,
-    VirtualRouter,
     VirtualServer,
 )
 from lvsapi.status import ConditionType, Reason
@@ -38,8 +37,6 @@ MH_FLAGS = int(ServiceFlag.SCHED1 | ServiceFlag.SCHED2)
 """mh-fallback and mh-port."""
 CONDITION = ConditionType.PROGRAMMED
 ADDRESS_OF_NODE = Reason.ADDRESS_OF_NODE
-NO_INTERFACE = Reason.NO_INTERFACE
-FAMILY_NOT_ELECTED = Reason.ADDRESS_FAMILY_NOT_ELECTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +63,11 @@ def plan(resolved: Resolved, facts: NodeFacts, active: frozenset[str]) -> NodePl
     problems = [problem for address in sorted(taken, key=_order) for problem in _in_use(address, holders, facts)]
     routers = []
     for router in resolved.routers:
-        config = _router(router, facts, taken)
-        if isinstance(config, RouterConfig):
+        config, refused = router_of(router, facts, taken)
+        if config is not None:
             routers.append(config)
-        elif config is not None:
-            problems += (Problem(key=key, condition=CONDITION, reason=config.reason, message=config.message)
+        for why in refused:
+            problems += (Problem(key=key, condition=CONDITION, reason=why.reason, message=why.message)
                          for key in router.owners)  # fmt: skip
     state = KernelState(services=services, loopback=frozenset(key.address for key in services), sysctls=REQUIRED)
     return NodePlan(state=state, routers=tuple(routers), problems=tuple(problems))
@@ -136,69 +133,3 @@ def _method(forwarding: Forwarding, backend: Backend, node: str, own: set[IPAddr
             # A host's own address is delivered locally by the kernel; only a pod needs its port mapped.
             pod_here = _local(backend, node, own) and not backend.host_network
             return ForwardMethod.MASQUERADE if pod_here else ForwardMethod.DIRECT_ROUTE
-
-
-# -- routers ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Refused:
-    reason: str
-    message: str
-
-
-def _router(router: VirtualRouter, facts: NodeFacts, taken: set[IPAddress]) -> RouterConfig | _Refused | None:
-    """None: this node is no director of it, or nothing is left to carry."""
-    priority = next((d.priority for d in router.directors if d.node == facts.node), None)
-    addresses = [address for address in router.addresses if address not in taken]
-    if priority is None or not addresses:
-        return None
-    if router.family == 6:
-        return _Refused(FAMILY_NOT_ELECTED, f"spec.addresses: {', '.join(map(str, addresses))}: tables and lo are in"
-                        " place, but no node announces IPv6 addresses yet: use an IPv4 address")  # fmt: skip
-    interface = _interface(router.interface, "interface", router, addresses, facts)
-    if isinstance(interface, _Refused):
-        return interface
-    carrier = interface
-    if router.vip_interface:
-        found = _interface(router.vip_interface, "vipInterface", router, addresses, facts)
-        if isinstance(found, _Refused):
-            return found
-        carrier = found
-    return RouterConfig(
-        name=router.name,
-        virtual_router_id=router.virtual_router_id,
-        family=router.family,
-        interface=interface.name,
-        vip_interface=carrier.name,
-        addresses=tuple(f"{a}/{router.vip_prefix_length or a.max_prefixlen}" for a in addresses),
-        priority=priority,
-        advertisement_interval_ms=router.vrrp.advertisement_interval_ms,
-        preempt=router.vrrp.preempt,
-        ready=False,
-    )
-
-
-def _interface(
-    named: str, field: str, router: VirtualRouter, addresses: list[IPAddress], facts: NodeFacts
-) -> Interface | _Refused:
-    by_name = {interface.name: interface for interface in facts.interfaces}
-    if named:
-        return by_name.get(named) or _Refused(
-            NO_INTERFACE,
-            f"VirtualServiceClass {router.class_name}: spec.{field}: {named}: node {facts.node} has no such interface"
-            f" (it has {', '.join(sorted(by_name))}): name one that every director has, or leave the field empty",
-        )
-    fitting = [
-        (-network.network.prefixlen, interface.name)
-        for address in addresses
-        for interface in facts.interfaces
-        for network in interface.addresses
-        if interface.name != "lo" and network.network.prefixlen < network.max_prefixlen and address in network.network
-    ]
-    name = min(fitting)[1] if fitting else facts.default_interface.get(router.family, "")
-    return by_name.get(name) or _Refused(
-        NO_INTERFACE,
-        f"spec.addresses: {addresses[0]}: node {facts.node} has no interface whose network holds it and no default"
-        f" route: set spec.interface in VirtualServiceClass {router.class_name}",
-    )
