@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             loop = Loop(
                 server=server,
                 store=store,
+                run_folder=arguments.run_dir,
                 log=log,
                 realtime=_request_realtime(log),
                 memory_locked=_lock_memory(log),

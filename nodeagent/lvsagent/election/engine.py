@@ -2,7 +2,7 @@
 
 import math
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Final, assert_never
 
 from lvsagent import ipc
@@ -14,13 +14,12 @@ from lvsagent.election.log import Log
 from lvsagent.election.receive import Receiver
 from lvsagent.election.router import Router
 from lvsagent.election.wire import Wire
-from lvsagent.vrrp import arp, machine, packet
+from lvsagent.vrrp import arp, group, machine, packet
 
 RETRY: Final = 0.2
 """Seconds until an interface or an address that made trouble is tried again."""
-FAREWELLS: Final = 3
-"""Adverts of priority 0 that say an orderly end, in case some are lost."""
-FAREWELL_SPACING: Final = 0.01
+PATIENCE: Final = 1.0
+"""Seconds for which an Active that is to end serves on until a successor is heard."""
 
 
 class Engine:
@@ -37,15 +36,14 @@ class Engine:
         self._virtual: frozenset[bytes] = frozenset()
         self._next_retry = math.inf
         self._ending = False
-        self._farewells: dict[str, tuple[int, float]] = {}
-        """Routers that said farewell and still serve: how often it is to be said yet, and when."""
+        self._resuming: frozenset[str] = frozenset()
+        """Routers that the process before this one said it would come back for."""
 
     @property
     def deadline(self) -> float:
         """When to call ``turn``; infinite when nothing is to be done by itself."""
         times = [router.machine.deadline for router in self.routers.values()]
         times += [self._fence.deadline, self._next_retry]
-        times += [moment for left, moment in self._farewells.values() if left]
         return min((moment for moment in times if moment is not None), default=math.inf)
 
     @property
@@ -56,12 +54,13 @@ class Engine:
     @property
     def in_force(self) -> bool:
         """Nothing is held that should not be."""
-        return not self._fence.releasing
+        unwanted = (router.machine.leaving and not router.config.ready for router in self.routers.values())
+        return not (self._fence.releasing or any(unwanted))
 
     @property
     def serving_on(self) -> bool:
         """Successors have not been heard yet."""
-        return bool(self._farewells)
+        return any(router.machine.leaving for router in self.routers.values())
 
     def turn(self, ready: set[int], now: float) -> None:
         """One round. The order matters: our own lateness first, then what others said, then silence."""
@@ -80,10 +79,7 @@ class Engine:
             self._fence.retry()
             self._wire.refresh()
             self._settle_all(now)
-        for name, (left, moment) in tuple(self._farewells.items()):
-            if left and now >= moment:
-                self._farewells[name] = (left - 1, now + FAREWELL_SPACING)
-                self._advertise(self.routers[name], self._goodbye(self.routers[name]), now)
+        self._coordinate(now)
 
     def configure(self, wish: ipc.Configure, now: float) -> None:
         """Make the wish true: what is no longer wanted first."""
@@ -91,7 +87,7 @@ class Engine:
         for name, current in tuple(self.routers.items()):
             config, refused = wanted.get(name, (None, None))
             if config is None or current.is_another(config) or current.refused != refused:
-                self._stop(current, machine.Cause.SHUTDOWN, now)
+                self._run(current, machine.Shutdown(), now)
                 self._disown(current)
                 del self.routers[name]
         for name, (config, refused) in wanted.items():
@@ -113,21 +109,38 @@ class Engine:
                 router.address_errors += self._fence.acquire(
                     router.index, missing, self._wire.addresses, router.prefixes
                 )
+        self._coordinate(now)
 
-    def end(self, now: float) -> None:
-        """Begin an orderly end: say farewell, but serve until a successor is heard."""
+    def resume(self, names: frozenset[str]) -> None:
+        """Be Active for these at once: the process before this one said that it comes back."""
+        self._resuming = names
+
+    def suspend(self, now: float) -> dict[str, float]:
+        """Announce a restart where that is wanted. Returns until when each of those routers is waited for."""
+        waited: dict[str, float] = {}
+        for name, router in self.routers.items():
+            seconds = router.config.graceful_restart_ms / 1000
+            if router.active and seconds and not router.config.standby:
+                waited[name] = now + seconds
+                self._run(router, machine.Suspend(seconds), now)
+                self._fence.prolong(router.index, router.machine.parameters.addresses, seconds)
+        return waited
+
+    def end(self, now: float, suspended: Container[str] = ()) -> None:
+        """Begin an orderly end: say farewell, but serve until a successor is heard. Not for those suspended."""
         self._ending = True
-        for router in self.routers.values():
-            if router.active:
-                self._farewells[router.config.name] = (FAREWELLS - 1, now + FAREWELL_SPACING)
-            self._stop(router, machine.Cause.SHUTDOWN, now)
+        for name, router in self.routers.items():
+            if name not in suspended:
+                self._run(router, machine.Shutdown(patience=PATIENCE), now)
 
-    def close(self) -> None:
-        """Release what is still held."""
-        for name in tuple(self._farewells):
-            self._hand_over(self.routers[name])
-        for router in self.routers.values():
-            self._disown(router)
+    def close(self, now: float, suspended: Container[str] = ()) -> None:
+        """Release what is still held, but by those suspended and not replaced meanwhile."""
+        for name, router in self.routers.items():
+            if name not in suspended:
+                self._run(router, machine.Shutdown(), now)
+                self._disown(router)
+            elif not router.active:
+                self._fence.discard(router.index, router.machine.parameters.addresses, router.prefixes)
 
     def statistics(self) -> tuple[ipc.RouterStatistics, ...]:
         """Of every router of the wish, the refused included."""
@@ -145,7 +158,8 @@ class Engine:
         """Run the router with its present wish, or not."""
         if router.refused is not None or not router.config.ready or self._ending:
             router.carrier_lost = None
-            self._stop(router, machine.Cause.SHUTDOWN, now)
+            if not self._ending:
+                self._run(router, machine.Shutdown(patience=PATIENCE), now)
             return
         found = settle.ground(router, self._wire, self._virtual, now)
         problem = found if isinstance(found, str) else None
@@ -153,19 +167,26 @@ class Engine:
             self._log("the router cannot run now; tried again", router=router.config.name, reason=problem)
         router.problem = problem
         if isinstance(found, str):
-            self._stop(router, machine.Cause.INTERFACE_LOST, now)
+            self._run(router, machine.Shutdown(machine.Cause.INTERFACE_LOST), now)
             return
         if router.index not in (0, found.vip_link.index):  # deleted and created anew between two looks
-            self._stop(router, machine.Cause.INTERFACE_LOST, now)
+            self._run(router, machine.Shutdown(machine.Cause.INTERFACE_LOST), now)
             self._fence.forget(router.index)
         router.index = found.vip_link.index
         self._run(router, machine.Reconfigure(routers.parameters(router.config, found.source)), now)
         if router.machine.state is machine.State.INITIALIZE:
             router.adopted = settle.leftovers(router, self._wire)
-            self._run(router, machine.Startup(), now)
+        resume = router.config.name in self._resuming
+        self._resuming -= {router.config.name}
+        self._run(router, machine.Startup(resume), now)
 
-    def _stop(self, router: Router, cause: machine.Cause, now: float) -> None:
-        self._run(router, machine.Shutdown(cause), now)
+    def _coordinate(self, now: float) -> None:
+        """Routers of one sync group are Active together."""
+        by_machine = {id(router.machine): router for router in self.routers.values() if router.config.sync_group}
+        for name in {router.config.sync_group for router in by_machine.values()}:
+            members = (router.machine for router in by_machine.values() if router.config.sync_group == name)
+            for member, event in group.decisions(members):
+                self._run(by_machine[id(member)], event, now)
 
     def _disown(self, router: Router) -> None:
         """Take away what an earlier process left and nobody took over."""
@@ -185,8 +206,7 @@ class Engine:
                         router.index, addresses, self._wire.addresses, router.prefixes
                     )
                 case machine.Release(addresses):
-                    if router.config.name not in self._farewells:
-                        self._fence.release(router.index, addresses)
+                    self._fence.release(router.index, addresses)
                 case machine.Announce(addresses):
                     self._announce(router, addresses, now)
                 case machine.StateChanged(previous, state, cause):
@@ -240,8 +260,6 @@ class Engine:
                 self._run(router, machine.Tick(), now)
 
     def _heard(self, router: Router, advert: packet.Advertisement, now: float) -> None:
-        if advert.priority > 0 and router.config.name in self._farewells:
-            self._hand_over(router)
         self._run(router, machine.Received(advert), now)
         if router.adopted and router.machine.state is machine.State.BACKUP and advert.priority > 0:
             self._disown(router)
@@ -263,13 +281,3 @@ class Engine:
             self._log.seldom(now, name, "somebody deleted the address; put back", address=socket.inet_ntoa(address))
             router.address_errors += 1 + self._fence.acquire(router.index, (address,), (), router.prefixes)
             self._run(router, machine.Claimed(), now)
-
-    def _hand_over(self, router: Router) -> None:
-        """The successor was heard, or none came."""
-        del self._farewells[router.config.name]
-        self._fence.release(router.index, router.machine.parameters.addresses)
-
-    @staticmethod
-    def _goodbye(router: Router) -> machine.SendAdvert:
-        mine = router.machine.parameters
-        return machine.SendAdvert(0, mine.interval, mine.addresses)

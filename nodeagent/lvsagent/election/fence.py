@@ -1,5 +1,6 @@
 """Virtual addresses with an end of their life: the kernel takes them away when nobody renews them."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
@@ -96,6 +97,13 @@ class Fence:
         """Before an advert after a stall: what it says must be true again."""
         if now - self._renewed > OVERDUE:
             self._netlink.hold(index, tuple(a for a in addresses if self.holds(index, a)), LIFETIME, self._prefixes)
+
+    def prolong(self, index: int, addresses: Iterable[bytes], seconds: float) -> None:
+        """Let these live so long and renew them no more: the next process will hold them."""
+        held = self._held.get(index, set())
+        ours = tuple(address for address in addresses if address in held)
+        self._netlink.hold(index, ours, max(LIFETIME, math.ceil(seconds)), self._prefixes)
+        held.difference_update(ours)
 
     def forget(self, index: int) -> None:
         """The interface is gone, and its addresses with it."""

@@ -3,9 +3,11 @@
 import select
 import socket
 import time
+from pathlib import Path
 from typing import Final
 
 from lvsagent import ipc
+from lvsagent.election import handoff
 from lvsagent.election.engine import Engine
 from lvsagent.election.fence import Fence
 from lvsagent.election.log import Log
@@ -18,7 +20,9 @@ STATISTICS: Final = 1.0
 """Seconds between Statistics."""
 LATE: Final = 0.25
 """Of the advertisement interval; a timer that fires later than this is counted."""
-FAREWELL: Final = 1.0
+NOTICE: Final = 0.03
+"""Seconds in which the notices of a restart leave."""
+FAREWELL: Final = 1.1
 """Seconds for which an orderly end goes on serving until a successor is heard."""
 
 
@@ -30,9 +34,12 @@ def clock() -> float:
 class Loop:
     """The process, minus its command line."""
 
-    def __init__(self, *, server: Server, store: WishStore, log: Log, realtime: bool, memory_locked: bool) -> None:
+    def __init__(
+        self, *, server: Server, store: WishStore, run_folder: Path, log: Log, realtime: bool, memory_locked: bool
+    ) -> None:
         self._server = server
         self._store = store
+        self._run_folder = run_folder
         self._log = log
         self._realtime = realtime
         self._memory_locked = memory_locked
@@ -51,18 +58,22 @@ class Loop:
     def run(self, wakeup: socket.socket) -> None:
         """Until a byte arrives at ``wakeup`` (a signal), and orderly afterwards."""
         self._epoll.register(wakeup.fileno(), select.EPOLLIN)
+        self._engine.resume(handoff.take(self._run_folder, clock(), self._log))
         if (kept := self._store.load()) is not None:
             self._log("runs by the wish kept on disk", routers=len(kept.routers))
             self._engine.configure(kept, clock())
         while wakeup.fileno() not in self._turn():
             pass
-        self._log("ends; the addresses are handed over")
         self._epoll.unregister(wakeup.fileno())
-        end = clock() + FAREWELL
-        self._engine.end(clock())
-        while self._engine.serving_on and clock() < end:
-            self._turn(end)
-        self._engine.close()
+        suspended = self._engine.suspend(clock())
+        self._log("ends; the addresses are handed over", restarts=len(suspended))
+        self._engine.end(clock(), suspended)
+        notice, end = clock() + NOTICE, clock() + FAREWELL
+        while (suspended and clock() < notice) or (self._engine.serving_on and clock() < end):
+            self._turn(notice if clock() < notice else end)
+        self._engine.close(clock(), suspended)
+        if suspended:
+            handoff.leave(self._run_folder, suspended, self._log)
         self._server.close()
         self._wire.close()
         self._netlink.close()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from lvsagent import ipc
-from lvsagent.vrrp import machine, packet
+from lvsagent.vrrp import arp, machine, packet
 
 INTERVAL_RANGE: Final = range(10, 10 * packet.MAXIMUM_INTERVAL + 1)
 """Milliseconds that fit into an advert."""
@@ -57,6 +57,18 @@ def parameters(config: ipc.RouterConfig, source: bytes) -> machine.Parameters:
         addresses=tuple(ipaddress.IPv4Interface(text).ip.packed for text in config.addresses),
         source=source,
         preempt=config.preempt,
+        version=config.version,
+        send_interval=config.send_interval_ms / 1000 or None,
+        preempt_delay=config.preempt_delay_ms / 1000,
+        initially_active=config.initially_active,
+        standby=config.standby,
+        grouped=bool(config.sync_group),
+        announcing=arp.Announcing(
+            repeat=config.announce_repeat,
+            delay=config.announce_delay_ms / 1000,
+            refresh=config.announce_refresh_ms / 1000,
+            on_lower_priority=config.announce_on_lower_priority,
+        ),
     )
 
 
@@ -143,6 +155,8 @@ class Router:
             family=self.config.family,
             interface=self.config.interface,
             priority=self.config.priority,
+            effective_priority=self.machine.parameters.effective_priority,
+            problem=self.refused or self.problem or "",
             active_address=self.active_address(),
             addresses_held=held,
             transitions=dict(self.transitions),
