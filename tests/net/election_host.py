@@ -16,6 +16,7 @@ from lvsagent import ipc
 from tests.net.lan import Lan
 
 VIP = "10.0.0.200"
+VIP6 = "fd00::200"
 
 
 def router(priority: int, **changes: object) -> ipc.RouterConfig:
@@ -32,12 +33,18 @@ def router(priority: int, **changes: object) -> ipc.RouterConfig:
     return ipc.RouterConfig(**{**fields, **changes})  # type: ignore[arg-type]
 
 
+def router6(priority: int, **changes: object) -> ipc.RouterConfig:
+    """Its twin for IPv6."""
+    return router(priority, **{"name": "lab6", "family": 6, "addresses": (f"{VIP6}/128",), **changes})
+
+
 class ElectionHost:
     """One director."""
 
-    def __init__(self, lan: Lan, name: str, address: str, folder: Path) -> None:
+    def __init__(self, lan: Lan, name: str, address: str, folder: Path, *more: str) -> None:
+        """``more``: further addresses of ``eth0``."""
         self.lan = lan
-        self.name = lan.add_host(name, address)
+        self.name = lan.add_host(name, address, *more)
         self.folder = folder / name
         self.folder.mkdir(parents=True, exist_ok=True)
         self.process: subprocess.Popen[bytes] | None = None
@@ -140,7 +147,11 @@ class Probe:
     PERIOD = 0.005
 
     def __init__(self, lan: Lan, host: str, address: str = VIP) -> None:
-        self._socket = lan.socket(host, socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+        self._six = ":" in address
+        family, protocol = (
+            (socket.AF_INET6, socket.IPPROTO_ICMPV6) if self._six else (socket.AF_INET, socket.IPPROTO_ICMP)
+        )
+        self._socket = lan.socket(host, family, socket.SOCK_RAW, protocol)
         self._address = address
         self.answered: list[float] = []
         self._stop = threading.Event()
@@ -167,15 +178,19 @@ class Probe:
         following = time.monotonic()
         while not self._stop.is_set():
             sequence = sequence + 1 & 0xFFFF
-            head = struct.pack("!BBHHH", 8, 0, 0, 0x4C56, sequence)
-            total = 0x0800 + 0x4C56 + sequence
-            total = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
             with contextlib.suppress(OSError):  # no route while the client's ARP is unanswered
-                self._socket.sendto(head[:2] + total.to_bytes(2) + head[4:], (self._address, 0))
+                self._socket.sendto(self._request(sequence), (self._address, 0))
             following += self.PERIOD
             while (left := following - time.monotonic()) > 0:
                 if not select.select([self._socket], [], [], left)[0]:
                     break
-                packet = self._socket.recv(256)
-                if packet[20] == 0 and packet[12:16] == socket.inet_aton(self._address):
+                packet, sender = self._socket.recvfrom(256)
+                if packet[0 if self._six else 20] == (129 if self._six else 0) and sender[0] == self._address:
                     self.answered.append(time.monotonic())
+
+    def _request(self, sequence: int) -> bytes:
+        """ICMP echo; the kernel fills in ICMPv6's checksum."""
+        kind = 0x8000 if self._six else 0x0800
+        total = kind + 0x4C56 + sequence
+        total = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+        return struct.pack("!HHHH", kind, 0 if self._six else total, 0x4C56, sequence)

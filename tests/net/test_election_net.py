@@ -208,12 +208,16 @@ def test_an_interface_that_vanishes_is_taken_up_again_when_it_returns(lab: Lab) 
 
 
 def test_what_cannot_be_run_is_refused_by_name_and_the_rest_runs(lab: Lab) -> None:
-    six = router(100, name="six", family=6, addresses=("fd00::1/128",))
+    mixed = router(100, name="mixed", virtual_router_id=52, addresses=("fd00::1/128",))
     twin = router(100, name="twin", addresses=("10.0.0.210/32",))
-    lab.dr1.configure(router(110), six, twin)
-    states = {each.router: each.state for each in lab.dr1.statistics().routers}
-    assert states == {"lab": "Active", "six": "Initialize", "twin": "Initialize"}
-    assert "router=six reason=family 6" in lab.dr1.log
+    lab.dr1.configure(router(110), mixed, twin)
+    states = {each.router: (each.state, each.problem) for each in lab.dr1.statistics().routers}
+    assert states == {
+        "lab": ("Active", ""),
+        "mixed": ("Initialize", "addresses: 'fd00::1/128' is no IPv4 address"),
+        "twin": ("Initialize", "virtual_router_id 51: taken by lab on eth0"),
+    }
+    assert "router=mixed reason=addresses: 'fd00::1/128' is no IPv4 address" in lab.dr1.log
     assert "router=twin reason=virtual_router_id 51: taken by lab on eth0" in lab.dr1.log
 
 

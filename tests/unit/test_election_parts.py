@@ -1,6 +1,7 @@
 """The parts of the election process that need no network: refusals, the kept wish, the socket, the log."""
 
 import contextlib
+import ipaddress
 import json
 import socket
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from lvsagent.election.log import Log
 from lvsagent.election.router import Router, by_name, parameters
 from lvsagent.election.server import LARGEST_BACKLOG, LONGEST_LINE, MOST_CLIENTS, Client, Server
 from lvsagent.election.wish import WishStore
+from lvsagent.vrrp import machine
 
 pytestmark = pytest.mark.unit
 
@@ -32,7 +34,13 @@ WISH = ipc.Configure(generation=7, routers=(ROUTER,))
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"family": 6}, "family 6: only IPv4 routers are carried out; use IPv4 addresses"),
+        ({"family": 5}, "family 5: must be 4 or 6"),
+        ({"family": 6}, "addresses: '10.0.0.200/32' is no IPv6 address"),
+        ({"family": 6, "addresses": ("fe80::1%eth0/128",)}, "addresses: 'fe80::1%eth0/128' is no IPv6 address"),
+        (
+            {"family": 6, "addresses": ("fd00::1/128",) * 64},
+            "addresses: 64 of them; must be 1-63, use more routers",
+        ),
         ({"virtual_router_id": 0}, "virtual_router_id 0: must be 1-255"),
         ({"virtual_router_id": 256}, "virtual_router_id 256: must be 1-255"),
         ({"priority": 0}, "priority 0: must be 1-255"),
@@ -53,6 +61,25 @@ def test_a_router_that_cannot_be_run_is_refused_with_field_value_and_remedy(
     config = replace(ROUTER, **changes)  # type: ignore[arg-type]
     assert by_name((config,)) == {"lab": (config, reason)}
     assert Router.of(config, reason).statistics(lambda *_: True).state == "Initialize"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "listed"),
+    [
+        (("fd00::1/128", "fd00::2/64"), ("fe80::5e00:2:0:33", "fd00::1", "fd00::2")),
+        (("fd00::1/128", "fe80::1/64"), ("fe80::1", "fd00::1")),
+    ],
+)
+def test_an_ipv6_router_lists_a_link_local_address_first(addresses: tuple[str, ...], listed: tuple[str, ...]) -> None:
+    config = replace(ROUTER, family=6, addresses=addresses)
+    assert by_name((config,))["lab"] == (config, None)
+    found = parameters(config, bytes(16)).addresses
+    assert tuple(str(ipaddress.ip_address(address)) for address in found) == listed
+
+
+def test_the_families_have_virtual_router_ids_of_their_own() -> None:
+    six = replace(ROUTER, name="six", family=6, addresses=("fd00::1/128",))
+    assert [reason for _, reason in by_name((ROUTER, six)).values()] == [None, None]
 
 
 def test_two_routers_do_not_share_an_address_or_a_virtual_router_id_on_one_interface() -> None:
@@ -84,7 +111,7 @@ def test_every_transition_there_is_counts_from_zero() -> None:
     transitions = Router.of(ROUTER, None).statistics(lambda *_: False).transitions
     assert transitions["Backup,Active,active_silent"] == 0
     assert transitions["Active,Backup,late_timer"] == 0
-    assert len(transitions) == 12
+    assert len(transitions) == sum(map(len, machine.TRANSITIONS.values()))
 
 
 # --- the kept wish ------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
-"""Who else says with ARP that our addresses are at its MAC."""
+"""Who else says with ARP or Neighbour Discovery that our addresses are at its MAC."""
 
-import socket
+import ipaddress
 from collections.abc import Callable, Iterable
 
 from lvsagent.election.log import Log
@@ -13,7 +13,7 @@ Contested = Callable[[Router, float], None]
 
 
 class Conflicts:
-    """Reader of all ARP sockets."""
+    """Reader of all sockets for ARP and ND."""
 
     def __init__(self, wire: Wire, log: Log, contested: Contested) -> None:
         self._wire = wire
@@ -24,24 +24,24 @@ class Conflicts:
         """What arrived at those sockets that are ready. False: one cannot be read and should be looked after."""
         known = tuple(routers)
         readable = True
-        for name, arp_socket in tuple(self._wire.arp.items()):
-            if arp_socket.fileno() not in ready:
+        for place, neighbors in tuple(self._wire.neighbors.items()):
+            if neighbors.fileno() not in ready:
                 continue
             try:
-                claims = [claim for frame in arp_socket.receive() if (claim := arp.parse(frame)) is not None]
+                claims = neighbors.claims()
             except OSError as error:
-                self._log.seldom(now, name, "ARP cannot be read", interface=name, error=error)
+                self._log.seldom(now, str(place), "ARP or ND cannot be read", interface=place[0], error=error)
                 readable = False
                 continue
-            here = [router for router in known if router.active and router.config.vip_interface == name]
+            here = [router for router in known if router.active and router.vip_place == place]
             for claim in claims:
-                if claim.mac != arp_socket.mac:
+                if claim.mac != neighbors.mac:
                     self._claimed(claim, here, now)
         return readable
 
     def _claimed(self, claim: arp.Claim, here: Iterable[Router], now: float) -> None:
         for router in here:
             if claim.address in router.machine.parameters.addresses:
-                address = socket.inet_ntoa(claim.address)
+                address = str(ipaddress.ip_address(claim.address))
                 self._log.seldom(now, address, "somebody claims the address", address=address, mac=claim.mac.hex(":"))
                 self._contested(router, now)

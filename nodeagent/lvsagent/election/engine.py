@@ -1,7 +1,7 @@
 """The routers of this node on the wire: does what their machines say, tells them what others said. One thread."""
 
+import ipaddress
 import math
-import socket
 from collections.abc import Callable, Container
 from typing import Final, assert_never
 
@@ -14,7 +14,7 @@ from lvsagent.election.log import Log
 from lvsagent.election.receive import Receiver
 from lvsagent.election.router import Router
 from lvsagent.election.wire import Wire
-from lvsagent.vrrp import arp, group, machine, packet
+from lvsagent.vrrp import group, machine, packet
 
 RETRY: Final = 0.2
 """Seconds until an interface or an address that made trouble is tried again."""
@@ -98,9 +98,9 @@ class Engine:
             self.routers[name].config = config
         accepted = [router for router in self.routers.values() if router.refused is None]
         self._virtual = frozenset(
-            address for router in accepted for address in routers.parameters(router.config, b"").addresses
+            address for router in accepted for address in routers.virtual_addresses(router.config)
         )
-        self._wire.watch(name for router in accepted for name in (router.config.interface, router.config.vip_interface))
+        self._wire.watch([router.place for router in accepted], [router.vip_place for router in accepted])
         self._settle_all(now)
         for router in self.routers.values():
             # An address that one router gave up after another had acquired it.
@@ -235,7 +235,8 @@ class Engine:
             )
         )
         try:
-            self._wire.adverts[router.config.interface].send(payload)
+            group = packet.GROUP_V4 if router.config.family == 4 else packet.GROUP_V6
+            self._wire.adverts[router.place].send(payload, group, mine.source)
             router.adverts_sent += 1
             router.send_failed = False
         except (OSError, KeyError) as error:
@@ -245,9 +246,9 @@ class Engine:
 
     def _announce(self, router: Router, addresses: tuple[bytes, ...], now: float) -> None:
         try:
-            arp_socket = self._wire.arp[router.config.vip_interface]
+            neighbors = self._wire.neighbors[router.vip_place]
             for address in addresses:
-                arp_socket.send(arp.announcement(address, arp_socket.mac))
+                neighbors.send(neighbors.announcement(address))
                 router.announcements_sent += 1
         except (OSError, KeyError) as error:
             name = router.config.name
@@ -278,6 +279,6 @@ class Engine:
     def _put_back(self, router: Router, address: bytes, now: float) -> None:
         if router.active:
             name = router.config.name
-            self._log.seldom(now, name, "somebody deleted the address; put back", address=socket.inet_ntoa(address))
+            self._log.seldom(now, name, "somebody deleted the address; put back", address=ipaddress.ip_address(address))
             router.address_errors += 1 + self._fence.acquire(router.index, (address,), (), router.prefixes)
             self._run(router, machine.Claimed(), now)

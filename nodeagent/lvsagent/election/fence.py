@@ -1,5 +1,6 @@
 """Virtual addresses with an end of their life: the kernel takes them away when nobody renews them."""
 
+import ipaddress
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
@@ -44,14 +45,12 @@ class Fence:
         """Hold these on the interface of that index. Returns how many could not be.
 
         ``present``: what is on the interface; an address that somebody else put there is left alone.
-        ``prefixes``: prefix lengths of those that are not 32.
+        ``prefixes``: prefix lengths of those that are not 32 (IPv6: 128).
         """
         self._prefixes.update(prefixes)
         wanted = tuple(addresses)
         foreign = {
-            there.address
-            for there in present
-            if there.index == index and there.prefix_length == prefixes.get(there.address, 32) and not there.fenced
+            there.address for there in present if there.index == index and not there.fenced and _same(there, prefixes)
         }
         for address in wanted:
             if address in foreign:
@@ -116,4 +115,9 @@ class Fence:
 
 
 def _text(address: bytes) -> str:
-    return ".".join(str(octet) for octet in address)
+    return str(ipaddress.ip_address(address))
+
+
+def _same(there: Address, prefixes: Mapping[bytes, int]) -> bool:
+    """Ours would be this very address: IPv6 addresses are told apart without their prefix length."""
+    return len(there.address) == 16 or there.prefix_length == prefixes.get(there.address, 32)

@@ -16,10 +16,10 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
 NLM_F_REPLACE, NLM_F_CREATE = 0x100, 0x400
-RTMGRP_LINK, RTMGRP_IPV4_IFADDR = 0x1, 0x10
+RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 IFA_ADDRESS, IFA_LOCAL, IFA_CACHEINFO, IFA_FLAGS = 1, 2, 6, 8
 IFLA_ADDRESS, IFLA_IFNAME = 1, 3
-IFA_F_SECONDARY, IFA_F_PERMANENT, IFA_F_NOPREFIXROUTE = 0x01, 0x80, 0x200
+IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_F_PERMANENT, IFA_F_NOPREFIXROUTE = 0x02, 0x08, 0x40, 0x80, 0x200
 IFF_UP, IFF_RUNNING = 0x1, 0x40
 
 _HEADER: Final = struct.Struct("=IHHII")
@@ -27,6 +27,7 @@ _ADDRESS: Final = struct.Struct("=BBBBI")
 _LINK: Final = struct.Struct("=BxHiII")
 _ATTRIBUTE: Final = struct.Struct("=HH")
 _RECEIVE_BUFFER: Final = 1 << 20
+_FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
 
 class NetlinkError(OSError):
@@ -52,7 +53,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """An IPv4 address on an interface."""
+    """An address on an interface, 4 or 16 bytes."""
 
     index: int
     address: bytes
@@ -63,7 +64,13 @@ class Address:
     @property
     def fenced(self) -> bool:
         """Added the way we add ours: with an end of its life and without a route."""
-        return not self.flags & IFA_F_PERMANENT and bool(self.flags & IFA_F_NOPREFIXROUTE)
+        wanted = IFA_F_NOPREFIXROUTE | (IFA_F_NODAD if len(self.address) == 16 else 0)
+        return self.flags & (wanted | IFA_F_PERMANENT) == wanted
+
+    @property
+    def usable(self) -> bool:
+        """Packets can come from it: not under Duplicate Address Detection (RFC 4862), nor failed there."""
+        return not self.flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +110,10 @@ class Rtnetlink:
         ]
 
     def addresses(self) -> list[Address]:
-        """Every IPv4 address, in the kernel's order: an interface's primary one first."""
+        """Every address, in the kernel's order: an interface's primary IPv4 one first."""
         return [
             event.address
-            for event in self._dump(RTM_GETADDR, _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0))
+            for event in self._dump(RTM_GETADDR, _ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0))
             if isinstance(event, AddressEvent)
         ]
 
@@ -115,18 +122,22 @@ class Rtnetlink:
     ) -> dict[bytes, NetlinkError]:
         """Add or renew addresses that vanish by themselves after so many seconds. Returns those refused.
 
-        ``prefixes``: prefix lengths of those that are not 32.
+        ``prefixes``: prefix lengths of those that are not 32 (IPv6: 128). IPv6 ones answer at once, and nothing that
+        leaves this node chooses them as its source (preferred_lft 0).
         """
         flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
-        extra = _attribute(IFA_CACHEINFO, struct.pack("=IIII", seconds, seconds, 0, 0))
-        extra += _attribute(IFA_FLAGS, struct.pack("=I", IFA_F_NOPREFIXROUTE))
+        extra = {
+            family: _attribute(IFA_CACHEINFO, struct.pack("=IIII", preferred, seconds, 0, 0))
+            + _attribute(IFA_FLAGS, struct.pack("=I", IFA_F_NOPREFIXROUTE | more))
+            for family, preferred, more in ((socket.AF_INET, seconds, 0), (socket.AF_INET6, 0, IFA_F_NODAD))
+        }
         return self._change(RTM_NEWADDR, flags, index, addresses, prefixes, extra)
 
     def drop(
         self, index: int, addresses: tuple[bytes, ...], prefixes: Mapping[bytes, int]
     ) -> dict[bytes, NetlinkError]:
         """Delete addresses. Returns those refused; one that is not there (or whose link is gone) is no error."""
-        refused = self._change(RTM_DELADDR, NLM_F_REQUEST | NLM_F_ACK, index, addresses, prefixes, b"")
+        refused = self._change(RTM_DELADDR, NLM_F_REQUEST | NLM_F_ACK, index, addresses, prefixes, {})
         absent = (errno.EADDRNOTAVAIL, errno.ENODEV)
         return {address: error for address, error in refused.items() if error.errno not in absent}
 
@@ -137,15 +148,16 @@ class Rtnetlink:
         index: int,
         addresses: tuple[bytes, ...],
         prefixes: Mapping[bytes, int],
-        extra: bytes,
+        extra: Mapping[socket.AddressFamily, bytes],
     ) -> dict[bytes, NetlinkError]:
         """One message an address, in one send; the answers come back by sequence number."""
         asked: dict[int, bytes] = {}
         batch = b""
         for address in addresses:
             sequence = next(self._sequence) & 0xFFFFFFFF
-            body = _ADDRESS.pack(socket.AF_INET, prefixes.get(address, 32), 0, 0, index)
-            body += _attribute(IFA_LOCAL, address) + _attribute(IFA_ADDRESS, address) + extra
+            family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
+            body = _ADDRESS.pack(family, prefixes.get(address, 8 * len(address)), 0, 0, index)
+            body += _attribute(IFA_LOCAL, address) + _attribute(IFA_ADDRESS, address) + extra.get(family, b"")
             batch += _HEADER.pack(_HEADER.size + len(body), kind, flags, sequence, 0) + body
             asked[sequence] = address
         refused: dict[bytes, NetlinkError] = {}
@@ -176,12 +188,12 @@ class Rtnetlink:
 
 
 class Monitor:
-    """What others do to links and IPv4 addresses."""
+    """What others do to links and addresses."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-        self._socket.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR))
+        self._socket.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR))
         self._socket.setblocking(False)
 
     def fileno(self) -> int:
@@ -245,7 +257,7 @@ def _event(kind: int, body: bytes) -> LinkEvent | AddressEvent | None:
             running=bool(flags & IFF_RUNNING),
         )
         return LinkEvent(link, kind == RTM_DELLINK)
-    if kind in (RTM_NEWADDR, RTM_DELADDR) and len(body) >= _ADDRESS.size and body[0] == socket.AF_INET:
+    if kind in (RTM_NEWADDR, RTM_DELADDR) and len(body) >= _ADDRESS.size and body[0] in _FAMILIES:
         _family, prefix_length, low_flags, scope, index = _ADDRESS.unpack_from(body)
         attributes = _attributes(body[_ADDRESS.size :])
         address = attributes.get(IFA_LOCAL) or attributes.get(IFA_ADDRESS, b"")

@@ -15,37 +15,60 @@ INTERVAL_RANGE: Final = range(10, 10 * packet.MAXIMUM_INTERVAL + 1)
 
 def refusal(config: ipc.RouterConfig) -> str | None:
     """Why this router cannot be run: field, value, remedy. None: it can."""
-    if config.family != 4:
-        return f"family {config.family}: only IPv4 routers are carried out; use IPv4 addresses"
+    if config.family not in (4, 6):
+        return f"family {config.family}: must be 4 or 6"
     if not 1 <= config.virtual_router_id <= 255:
         return f"virtual_router_id {config.virtual_router_id}: must be 1-255"
     if not 1 <= config.priority <= 255:
         return f"priority {config.priority}: must be 1-255"
     if config.advertisement_interval_ms not in INTERVAL_RANGE:
         return f"advertisement_interval_ms {config.advertisement_interval_ms}: must be 10-40950"
-    if not 1 <= len(config.addresses) <= packet.MAXIMUM_ADDRESSES:
-        return f"addresses: {len(config.addresses)} of them; must be 1-{packet.MAXIMUM_ADDRESSES}, use more routers"
+    most = packet.MAXIMUM_ADDRESSES - (config.family == 6)  # of IPv6, one more is listed: link_local()
+    if not 1 <= len(config.addresses) <= most:
+        return f"addresses: {len(config.addresses)} of them; must be 1-{most}, use more routers"
     if "lo" in (config.interface, config.vip_interface):
         return "interface lo: addresses there belong to the agent; name an interface of the LAN"
     for text in config.addresses:
         try:
-            address = ipaddress.IPv4Interface(text)
+            address = ipaddress.ip_interface(text)
         except ValueError:
-            return f"addresses: {text!r} is no IPv4 address"
+            address = None
+        if address is None or address.version != config.family or "%" in text:
+            return f"addresses: {text!r} is no IPv{config.family} address"
         if address.network.prefixlen == 0:
-            return f"addresses: {text!r} must have a prefix length of 1-32"
+            return f"addresses: {text!r} must have a prefix length of 1-{address.max_prefixlen}"
     return None
 
 
 def conflict(config: ipc.RouterConfig, others: tuple[ipc.RouterConfig, ...]) -> str | None:
     """Why this router cannot run beside those accepted before it; None: it can."""
     for other in others:
-        if (other.interface, other.virtual_router_id) == (config.interface, config.virtual_router_id):
+        if _identity(other) == _identity(config):
             return f"virtual_router_id {config.virtual_router_id}: taken by {other.name} on {config.interface}"
         if shared := prefixes(other).keys() & prefixes(config).keys():
             names = ", ".join(str(ipaddress.ip_address(address)) for address in sorted(shared))
             return f"addresses: {names} already served by {other.name}"
     return None
+
+
+def _identity(config: ipc.RouterConfig) -> tuple[str, int, int]:
+    """What no two routers of a node have in common: the virtual routers of both families are independent."""
+    return config.interface, config.family, config.virtual_router_id
+
+
+def virtual_addresses(config: ipc.RouterConfig) -> tuple[bytes, ...]:
+    """As adverts list them. Of an IPv6 router the first is link-local (RFC 9568 section 5.2.9, erratum 8300)."""
+    named = tuple(ipaddress.ip_interface(text).ip for text in config.addresses)
+    if config.family == 4:
+        return tuple(address.packed for address in named)
+    first = [address.packed for address in named if address.is_link_local]
+    others = [address.packed for address in named if not address.is_link_local]
+    return (*(first or [link_local(config.virtual_router_id)]), *others)
+
+
+def link_local(virtual_router_id: int) -> bytes:
+    """fe80::5e00:2:0:<VRID>, after the virtual MAC 00-00-5E-00-02-<VRID>: for those that name no link-local one."""
+    return bytes.fromhex("fe800000000000005e0000020000") + virtual_router_id.to_bytes(2)
 
 
 def parameters(config: ipc.RouterConfig, source: bytes) -> machine.Parameters:
@@ -54,7 +77,7 @@ def parameters(config: ipc.RouterConfig, source: bytes) -> machine.Parameters:
         virtual_router_id=config.virtual_router_id,
         priority=config.priority,
         interval=max(1, round(config.advertisement_interval_ms / 10)) / 100,
-        addresses=tuple(ipaddress.IPv4Interface(text).ip.packed for text in config.addresses),
+        addresses=virtual_addresses(config),
         source=source,
         preempt=config.preempt,
         version=config.version,
@@ -77,7 +100,7 @@ def prefixes(config: ipc.RouterConfig) -> dict[bytes, int]:
     found: dict[bytes, int] = {}
     for text in config.addresses:
         with contextlib.suppress(ValueError):
-            interface = ipaddress.IPv4Interface(text)
+            interface = ipaddress.ip_interface(text)
             found[interface.ip.packed] = interface.network.prefixlen
     return found
 
@@ -114,8 +137,19 @@ class Router:
 
     @classmethod
     def of(cls, config: ipc.RouterConfig, refused: str | None) -> "Router":
-        wanted = config if refused is None else replace(config, addresses=())
-        return cls(config=config, refused=refused, machine=machine.VirtualRouter(parameters(wanted, b"\0\0\0\0")))
+        wanted = config if refused is None else replace(config, family=4, addresses=())
+        nowhere = bytes(4 if wanted.family == 4 else 16)
+        return cls(config=config, refused=refused, machine=machine.VirtualRouter(parameters(wanted, nowhere)))
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Where adverts are sent and heard: interface and family."""
+        return self.config.interface, self.config.family
+
+    @property
+    def vip_place(self) -> tuple[str, int]:
+        """Where the addresses are: interface and family."""
+        return self.config.vip_interface, self.config.family
 
     @property
     def active(self) -> bool:
@@ -133,8 +167,12 @@ class Router:
 
     @property
     def prefixes(self) -> dict[bytes, int]:
-        """Prefix length of each address."""
+        """Prefix length of each address of the wish."""
         return prefixes(self.config)
+
+    def prefix_length(self, address: bytes) -> int:
+        """Of any address of this router."""
+        return self.prefixes.get(address, 8 * len(address))
 
     def active_address(self) -> str:
         address = self.machine.active_address
@@ -144,9 +182,9 @@ class Router:
         """The counters, as the agent gets them. ``holds``: is this address held on the interface of this index?"""
         lengths = self.prefixes
         held = tuple(
-            f"{ipaddress.ip_address(address)}/{lengths.get(address, 32)}"
+            f"{ipaddress.ip_address(address)}/{lengths[address]}"
             for address in self.machine.parameters.addresses
-            if holds(self.index, address)
+            if address in lengths and holds(self.index, address)
         )
         return ipc.RouterStatistics(
             router=self.config.name,

@@ -23,20 +23,20 @@ def ground(router: Router, wire: Wire, virtual: frozenset[bytes], now: float) ->
     """
     config = router.config
     link, vip_link = wire.link(config.interface), wire.link(config.vip_interface)
-    source = wire.source(config.interface, virtual)
+    source = wire.source(router.place, virtual, router.machine.parameters.source, link_local=True)
     if link is None or not link.up:
         return f"interface {config.interface} is missing or down"
     if vip_link is None or not vip_link.up:
         return f"interface {config.vip_interface} is missing or down"
     if source is None:
-        return f"interface {config.interface} has no IPv4 address"
+        return f"interface {config.interface} has no {'IPv4' if config.family == 4 else 'link-local IPv6'} address"
     if link.running and vip_link.running:
         router.carrier_lost = None
     elif _without_carrier(router, now):
         return f"interface {config.interface} or {config.vip_interface} has no carrier"
     try:
-        wire.open_adverts(config.interface, link.index, source)
-        wire.open_arp(config.vip_interface, vip_link.index, vip_link.mac)
+        wire.open_adverts(router.place, link.index, source)
+        wire.open_neighbors(router.vip_place, vip_link)
     except OSError as error:
         return f"interface {config.interface}: {error.strerror}"
     return Ground(vip_link, source)
@@ -44,7 +44,7 @@ def ground(router: Router, wire: Wire, virtual: frozenset[bytes], now: float) ->
 
 def leftovers(router: Router, wire: Wire) -> tuple[bytes, ...]:
     """Addresses of the router that an earlier process of ours put on the interface."""
-    wanted = router.prefixes
+    wanted = {address: router.prefix_length(address) for address in router.machine.parameters.addresses}
     return tuple(
         there.address
         for there in wire.addresses
@@ -54,17 +54,15 @@ def leftovers(router: Router, wire: Wire) -> tuple[bytes, ...]:
 
 def listen(wire: Wire, routers: tuple[Router, ...]) -> None:
     """Tell the kernel what the routers listen for."""
-    for name, advert_socket in wire.adverts.items():
-        advert_socket.listen_for(
-            router.config.virtual_router_id
-            for router in routers
-            if router.config.interface == name and router.refused is None
+    for place, adverts in wire.adverts.items():
+        adverts.listen_for(
+            router.config.virtual_router_id for router in routers if router.place == place and router.refused is None
         )
-    for name, arp_socket in wire.arp.items():
-        arp_socket.listen_for(
+    for place, neighbors in wire.neighbors.items():
+        neighbors.listen_for(
             address
             for router in routers
-            if router.config.vip_interface == name
+            if router.vip_place == place
             for address in router.machine.parameters.addresses
         )
 

@@ -5,10 +5,14 @@ import select
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
+from lvsagent.election.frames import ArpSocket, NdSocket, NeighborSocket
 from lvsagent.election.netlink import Address, AddressEvent, EventsLost, Link, Monitor, Rtnetlink
-from lvsagent.election.sockets import AdvertSocket, ArpSocket
+from lvsagent.election.sockets import AdvertSocket
 
 SCOPE_LINK: Final = 253
+
+Place = tuple[str, int]
+"""Interface and family."""
 
 
 class _Closable(Protocol):
@@ -17,7 +21,7 @@ class _Closable(Protocol):
 
 
 class Wire:
-    """Links and addresses of the interfaces that routers name, and one socket of each kind per interface."""
+    """Links and addresses of the interfaces that routers name, and one socket of each kind per interface and family."""
 
     def __init__(self, netlink: Rtnetlink, epoll: select.epoll) -> None:
         self._netlink = netlink
@@ -26,17 +30,19 @@ class Wire:
         self._links: dict[str, Link] = {}
         self.addresses: tuple[Address, ...] = ()
         """On all interfaces."""
-        self.adverts: dict[str, AdvertSocket] = {}
-        self.arp: dict[str, ArpSocket] = {}
+        self.adverts: dict[Place, AdvertSocket] = {}
+        self.neighbors: dict[Place, NeighborSocket] = {}
         self.monitor = Monitor()
         epoll.register(self.monitor.fileno(), select.EPOLLIN)
 
-    def watch(self, interfaces: Iterable[str]) -> None:
-        """Only these matter from now on; sockets on others are closed."""
-        self._watched = frozenset(interfaces)
-        for name in [name for name in (*self.adverts, *self.arp) if name not in self._watched]:
-            self._close(self.adverts.pop(name, None))
-            self._close(self.arp.pop(name, None))
+    def watch(self, adverts: Iterable[Place], neighbors: Iterable[Place], others: Iterable[str] = ()) -> None:
+        """Only these matter from now on; sockets on others are closed. ``others``: interfaces without sockets."""
+        wanted_adverts, wanted_neighbors = frozenset(adverts), frozenset(neighbors)
+        self._watched = frozenset(name for name, _ in wanted_adverts | wanted_neighbors) | frozenset(others)
+        for place in self.adverts.keys() - wanted_adverts:
+            self._close(self.adverts.pop(place))
+        for place in self.neighbors.keys() - wanted_neighbors:
+            self._close(self.neighbors.pop(place))
         self.refresh()
 
     def refresh(self) -> None:
@@ -47,16 +53,28 @@ class Wire:
     def link(self, interface: str) -> Link | None:
         return self._links.get(interface)
 
-    def source(self, interface: str, virtual: frozenset[bytes]) -> bytes | None:
-        """The primary IPv4 address of the interface that is not a virtual one; None: it has none."""
+    def source(self, place: Place, virtual: frozenset[bytes], current: bytes, *, link_local: bool) -> bytes | None:
+        """The address that adverts come from; None: the interface has none.
+
+        IPv4: the interface's primary one that is not virtual. IPv6: a link-local one or a global one, not virtual; the
+        current one as long as it is there, for their order changes.
+        """
+        interface, family = place
         link = self._links.get(interface)
-        if link is None:
-            return None
-        for address in self.addresses:
-            usable = address.scope < SCOPE_LINK and not address.fenced and address.address not in virtual
-            if address.index == link.index and usable:
-                return address.address
-        return None
+        size = 4 if family == 4 else 16
+        found = [
+            there.address
+            for there in self.addresses
+            if link is not None
+            and there.index == link.index
+            and len(there.address) == size
+            and there.usable
+            and not (there.fenced or there.address in virtual)
+            and (there.scope >= SCOPE_LINK) == (family == 6 and link_local)
+        ]
+        if family == 6 and current in found:
+            return current
+        return found[0] if found else None
 
     def changes(self, ours: Callable[[int, bytes], bool]) -> tuple[list[AddressEvent], bool]:
         """Addresses of ours (index, address) that were taken away, and whether anything else that matters changed."""
@@ -79,30 +97,31 @@ class Wire:
                 changed = changed or event.gone or self._links.get(event.link.name) != event.link
         return taken, changed
 
-    def open_adverts(self, interface: str, index: int, source: bytes) -> AdvertSocket:
-        """The socket for adverts, opened anew when interface or address are other ones. Raises OSError."""
-        current = self.adverts.get(interface)
-        if current is not None and (current.index, current.source) == (index, source):
+    def open_adverts(self, place: Place, index: int, source: bytes) -> AdvertSocket:
+        """The socket for adverts, opened anew when the interface (IPv4: or the address) is another. Raises OSError."""
+        current = self.adverts.get(place)
+        if current is not None and current.index == index and (place[1] == 6 or current.source == source):
             return current
-        fresh = AdvertSocket(interface, index, source)
+        fresh = AdvertSocket(place[1], place[0], index, source)
         self._close(current)
-        self.adverts[interface] = fresh
+        self.adverts[place] = fresh
         self._epoll.register(fresh.fileno(), select.EPOLLIN)
         return fresh
 
-    def open_arp(self, interface: str, index: int, mac: bytes) -> ArpSocket:
-        """The socket for ARP, opened anew when the interface is another one or has another MAC. Raises OSError."""
-        current = self.arp.get(interface)
-        if current is not None and (current.index, current.mac) == (index, mac):
+    def open_neighbors(self, place: Place, link: Link) -> NeighborSocket:
+        """The socket for ARP or ND, opened anew when the interface or its MAC is another. Raises OSError."""
+        current = self.neighbors.get(place)
+        if current is not None and (current.index, current.mac) == (link.index, link.mac):
             return current
-        fresh = ArpSocket(interface, index, mac)
+        kind = ArpSocket if place[1] == 4 else NdSocket
+        fresh = kind(link.name, link.index, link.mac)
         self._close(current)
-        self.arp[interface] = fresh
+        self.neighbors[place] = fresh
         self._epoll.register(fresh.fileno(), select.EPOLLIN)
         return fresh
 
     def close(self) -> None:
-        opened: list[_Closable] = [*self.adverts.values(), *self.arp.values(), self.monitor]
+        opened: list[_Closable] = [*self.adverts.values(), *self.neighbors.values(), self.monitor]
         for each in opened:
             self._close(each)
 

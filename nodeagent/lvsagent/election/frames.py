@@ -1,0 +1,120 @@
+"""Ethernet frames in and out: ARP and Neighbour Discovery over packet sockets, bound to one interface each."""
+
+import contextlib
+import socket
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from lvsagent.election import bpf
+from lvsagent.vrrp import arp, ndp
+
+# Not in the socket module of Python 3.11 (linux/if_packet.h).
+SOL_PACKET: Final = 263
+PACKET_IGNORE_OUTGOING: Final = 23
+
+
+class FrameSocket:
+    """Frames of one Ethernet type on one interface; nothing is heard before a filter is set."""
+
+    def __init__(self, interface: str, index: int, mac: bytes, ethertype: int) -> None:
+        """Raises OSError: no CAP_NET_RAW, no such interface."""
+        self.interface = interface
+        self.index = index
+        self.mac = mac
+        opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+        try:
+            opened.setblocking(False)
+            opened.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+            bpf.attach(opened, [bpf.NOTHING])
+            opened.bind((interface, ethertype))
+        except BaseException:
+            opened.close()
+            raise
+        self._socket = opened
+        self._wanted: frozenset[bytes] = frozenset()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def send(self, frame: bytes) -> None:
+        """Put one frame on the wire. Raises OSError."""
+        self._socket.send(frame)
+
+    def receive(self, limit: int = 64) -> Iterator[bytes]:
+        """Frames; ``limit`` at most."""
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(limit):
+                yield self._socket.recv(2048)
+
+    def _filter(self, wanted: frozenset[bytes], program: list[bpf.Instruction]) -> None:
+        if wanted != self._wanted:
+            bpf.attach(self._socket, program)
+            self._wanted = wanted
+
+
+class ArpSocket(FrameSocket):
+    """ARP: who has which IPv4 address."""
+
+    def __init__(self, interface: str, index: int, mac: bytes) -> None:
+        super().__init__(interface, index, mac, arp.ETHERTYPE_ARP)
+
+    def listen_for(self, addresses: Iterable[bytes]) -> None:
+        """Let the kernel drop ARP whose sender is not one of these addresses."""
+        wanted = frozenset(addresses)
+        self._filter(wanted, [(bpf.LOAD_WORD, 0, 0, 28), *bpf.any_of(map(int.from_bytes, wanted))])
+
+    def announcement(self, address: bytes) -> bytes:
+        """The frame that says that the address is here."""
+        return arp.announcement(address, self.mac)
+
+    def claims(self) -> list[arp.Claim]:
+        """What others claimed since the last call. Raises OSError."""
+        return [claim for frame in self.receive() if (claim := arp.parse(frame)) is not None]
+
+
+class NdSocket(FrameSocket):
+    """Neighbour Discovery: who has which IPv6 address."""
+
+    def __init__(self, interface: str, index: int, mac: bytes) -> None:
+        super().__init__(interface, index, mac, ndp.ETHERTYPE_IPV6)
+        self._forwards = _forwards(interface)
+
+    def listen_for(self, addresses: Iterable[bytes]) -> None:
+        """Let the kernel drop all but advertisements of these addresses and solicitations from them."""
+        wanted = frozenset(addresses)
+        program: list[bpf.Instruction] = [
+            (bpf.LOAD_BYTE, 0, 0, 20),
+            (bpf.JUMP_EQUAL, 1, 0, ndp.NEXT_HEADER_ICMPV6),
+            bpf.NOTHING,
+            (bpf.LOAD_BYTE, 0, 0, 54),
+            (bpf.JUMP_EQUAL, 2, 0, ndp.ADVERTISEMENT),
+            (bpf.JUMP_EQUAL, 3, 0, ndp.SOLICITATION),
+            bpf.NOTHING,
+            (bpf.LOAD_WORD, 0, 0, 74),  # the target's last four octets
+            (bpf.JUMP, 0, 0, 1),
+            (bpf.LOAD_WORD, 0, 0, 34),  # the source's
+        ]
+        self._filter(wanted, [*program, *bpf.any_of(int.from_bytes(address[12:]) for address in wanted)])
+
+    def announcement(self, address: bytes) -> bytes:
+        """The frame that says that the address is here."""
+        return ndp.announcement(address, self.mac, forwards=self._forwards)
+
+    def claims(self) -> list[arp.Claim]:
+        """What others claimed since the last call. Raises OSError."""
+        return [claim for frame in self.receive() if (claim := ndp.parse(frame)) is not None]
+
+
+NeighborSocket = ArpSocket | NdSocket
+
+
+def _forwards(interface: str) -> bool:
+    """Is this node a router for IPv6 packets that arrive here?"""
+    setting = Path("/proc/sys/net/ipv6/conf", interface, "forwarding")
+    with contextlib.suppress(OSError):
+        return setting.read_text().strip() != "0"
+    return False
