@@ -246,6 +246,8 @@ class VirtualServer:
     forwarding: Forwarding
     backends: tuple[Backend, ...]
     """Sorted by (address version, address, port): ``mh`` depends on the order."""
+    missing: str = ""
+    """What the owner refers to and is not there: then nothing new is made for the owner. Empty: all is there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,20 +35,28 @@ from lvsapi.vrrp import TrackedCondition
 
 __all__ = ["default_class", "resolve", "with_assignments"]
 
+MISSING = frozenset({Reason.SERVICE_NOT_FOUND, Reason.PORT_NOT_FOUND})
+"""Reasons for which an object gets nothing new, not even its other ports."""
+
 
 def resolve(snapshot: Snapshot) -> Resolved:
     """Everything that is to be served. Only VirtualServices with an assignment count. Never raises.
 
-    A reference that cannot be resolved yields a problem and a virtual server without backends: it refuses connections,
-    where none at all would hand them to whatever listens on the node.
+    A reference that cannot be resolved yields a problem, and a virtual server without backends that says so: what is
+    served already stays and refuses connections, where none at all would hand them to whatever listens on the node.
     """
     services, problems = first_come(item for item in by_age(snapshot.virtual_services) if item.assigned is not None)
     look = _Lookup(snapshot)
     servers: list[VirtualServer] = []
     for item in services:
-        for port in item.ports:
-            backends, found = _from_real_servers(item, port) if item.real_servers else look.backends(item, port)
-            problems += found
+        resolved = [
+            (port, *(_from_real_servers(item, port) if item.real_servers else look.backends(item, port)))
+            for port in item.ports
+        ]
+        found = [problem for _, _, one in resolved for problem in one]
+        problems += found
+        missing = next((problem.message for problem in found if problem.reason in MISSING), "")
+        for port, backends, _ in resolved:
             servers += [
                 VirtualServer(
                     owner=item.key,
@@ -58,6 +66,7 @@ def resolve(snapshot: Snapshot) -> Resolved:
                     scheduler=item.scheduler,
                     forwarding=item.forwarding,
                     backends=backends[address.version],
+                    missing=missing,
                 )
                 for address in item.addresses
             ]

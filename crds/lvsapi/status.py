@@ -58,6 +58,8 @@ class Reason(StrEnum):
     NOT_ACCEPTED = "NotAccepted"
     """Not looked at, because the object is not accepted."""
     PROGRAMMING_FAILED = "ProgrammingFailed"
+    NOT_RESOLVED = "NotResolved"
+    """Nothing is programmed for the object, because the Service or a port is missing."""
     NOT_PROGRAMMED = "NotProgrammed"
     """Not ready, because the tables are not in place."""
     KERNEL_UNSUPPORTED = "KernelUnsupported"

@@ -60,8 +60,8 @@ DUMPED = pytest.StashKey[bool]()
 
 @pytest.fixture(scope="session")
 def running(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """Three nodes with our images."""
-    one = cluster(os.environ.get("LVS_RIG_NAME") or "e2e")
+    """Three nodes with our images, under a name that no other run has."""
+    one = cluster(os.environ.get("LVS_RIG_NAME") or f"e2e-{os.getpid()}")
     one.load_images(archives())
     one.up()
     request.config.stash[RUNNING] = one

@@ -275,6 +275,25 @@ def test_a_silent_election_is_forgotten_after_a_while(story: Story, monkeypatch:
     story(act)
 
 
+def test_a_service_that_goes_takes_no_address_with_it_and_one_that_never_was_brings_none(story: Story) -> None:
+    async def act(rig: Rig) -> None:
+        await rig.turn()
+        rig.confirm()
+        item = virtual_service(assigned=assignment())
+        late = virtual_service("late", addresses=["192.168.139.124"], service="none", assigned=assignment())
+        rig.source.current = snapshot(item, late, services=[], slices=[])
+        await rig.turn()
+        assert rig.kernel.state.loopback == {ADDRESS}
+        assert [service.destinations for service in rig.kernel.state.services.values()] == [()]
+        assert [router.addresses for router in rig.election.wishes[-1].routers] == [(f"{VIP}/32",)]
+        assert {(problem.key.name, problem.reason) for problem in rig.loop.view.problems} == {("late", "NotResolved")}
+        rig.kernel.state = KernelState(sysctls=rig.kernel.state.sysctls)
+        await rig.turn(POLL_SECONDS)
+        assert rig.kernel.state.loopback == {ADDRESS}, "somebody else's flush takes nothing away for good"
+
+    story(act)
+
+
 def test_the_loop_survives_a_fault_of_its_own(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     async def act(rig: Rig) -> None:
         turns = 0

@@ -223,3 +223,40 @@ def test_ipv6_addresses_are_carried_by_a_router_of_their_own() -> None:
     assert (config.name, config.family, config.addresses) == ("default/200/v6", 6, ("fd00::200/128",))
     assert (config.interface, config.sources, config.unicast_peers) == ("eth0", (), None)
     assert result.problems == ()
+
+
+MISSING = "spec.serviceRef.name: there is no Service default/web; create it or name another"
+
+
+def test_an_object_whose_references_are_missing_gets_nothing_new() -> None:
+    result = planned(server(backends=(), missing=MISSING), router=router())
+    assert (result.state.services, result.state.loopback, result.routers) == ({}, frozenset(), ())
+    (problem,) = result.problems
+    assert (problem.key, problem.condition, problem.reason) == (WEB, "Programmed", "NotResolved")
+    assert MISSING in problem.message
+
+
+def test_what_served_already_stays_when_its_service_goes() -> None:
+    resolved = Resolved(servers=(server(backends=(), missing=MISSING),), routers=(router(),), problems=())
+    result = plan(resolved, facts(), frozenset(), frozenset({KEY}))
+    assert only(result).destinations == ()
+    assert result.state.loopback == {VIP}
+    assert [config.addresses for config in result.routers] == [("10.0.0.200/32",)]
+    assert result.problems == ()
+
+
+def test_a_port_that_is_missing_keeps_a_new_port_of_the_object_from_being_made_and_no_old_one() -> None:
+    servers = (server(missing=MISSING), server(port=443, backends=(), missing=MISSING))
+    result = plan(Resolved(servers=servers, routers=(router(),), problems=()), facts(), frozenset(), frozenset({KEY}))
+    assert list(result.state.services) == [KEY]
+    assert len(only(result).destinations) == 2
+    assert [problem.reason for problem in result.problems] == ["NotResolved"]
+
+
+def test_an_address_without_tables_is_not_carried_beside_others_of_its_router() -> None:
+    other = ip_address("10.0.0.201")
+    servers = (server(), server(address=other, backends=(), missing=MISSING))
+    result = plan(
+        Resolved(servers=servers, routers=(router(addresses=(VIP, other)),), problems=()), facts(), frozenset()
+    )
+    assert [config.addresses for config in result.routers] == [("10.0.0.200/32",)]

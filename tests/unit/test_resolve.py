@@ -163,7 +163,13 @@ def test_a_service_that_is_missing_or_in_another_namespace_is_named() -> None:
         assert problem(found)[0] == "ServiceNotFound"
         assert "Service default/web" in problem(found)[1]
         assert backends(found) == []
+        assert found.servers[0].missing == problem(found)[1]
         assert len(found.routers) == 1
+
+
+def test_one_port_that_is_missing_marks_every_server_of_the_object() -> None:
+    found = resolve(snapshot(web(ports=(port(80), port(443, target="https")))))
+    assert [(s.port, len(s.backends), bool(s.missing)) for s in found.servers] == [(80, 1, True), (443, 0, True)]
 
 
 def test_a_slice_of_another_namespace_or_service_is_not_used() -> None:
@@ -182,6 +188,7 @@ def test_direct_routing_cannot_map_the_port_of_a_host_network_endpoint() -> None
     assert reason == "PortNotMappable"
     assert "endpoint 192.168.139.101 is in its node's network and listens on 8080" in text
     assert "Masquerade" in text
+    assert found.servers[0].missing == "", "its other endpoints serve"
     assert backends(found) == [("10.244.1.2", 8080, 1)]
 
 

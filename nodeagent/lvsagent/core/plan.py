@@ -49,27 +49,42 @@ class NodePlan:
     problems: tuple[Problem, ...]
 
 
-def plan(resolved: Resolved, facts: NodeFacts, active: frozenset[str]) -> NodePlan:
-    """The wish of this node. ``active``: names of the routers that are Active here."""
+def plan(
+    resolved: Resolved, facts: NodeFacts, active: frozenset[str], standing: frozenset[ServiceKey] = frozenset()
+) -> NodePlan:
+    """The wish of this node. ``active``: names of the routers that are Active here. ``standing``: services that are
+    ours already; an object that refers to something that is missing keeps these and gets no others."""
     own = {address.ip for interface in facts.interfaces if interface.name != "lo" for address in interface.addresses}
     holders = _owners(resolved)
     taken = {address for address in holders if address in own}
     active_addresses = {a for router in resolved.routers if router.name in active for a in router.addresses}
     services = {}
+    waiting: dict[ObjectKey, str] = {}
     for server in resolved.servers:
-        if server.address not in taken:
-            key = ServiceKey(address=server.address, protocol=server.protocol, port=server.port)
-            services[key] = _service(key, server, facts.node, own, server.address in active_addresses)
+        key = ServiceKey(address=server.address, protocol=server.protocol, port=server.port)
+        if server.address in taken:
+            continue
+        if server.missing and key not in standing:
+            waiting[server.owner] = server.missing
+            continue
+        services[key] = _service(key, server, facts.node, own, server.address in active_addresses)
     problems = [problem for address in sorted(taken, key=_order) for problem in _in_use(address, holders, facts)]
+    problems += (
+        Problem(key=key, condition=CONDITION, reason=Reason.NOT_RESOLVED, message=f"Nothing is programmed: {missing}")
+        for key, missing in sorted(waiting.items())
+    )
+    loopback = frozenset(key.address for key in services)
     routers = []
     for router in resolved.routers:
-        config, refused = router_of(router, facts, taken)
+        config, refused = router_of(router, facts, holders.keys() - loopback)
         if config is not None:
             routers.append(config)
-        for why in refused:
-            problems += (Problem(key=key, condition=CONDITION, reason=why.reason, message=why.message)
-                         for key in router.owners)  # fmt: skip
-    state = KernelState(services=services, loopback=frozenset(key.address for key in services), sysctls=REQUIRED)
+        problems += (
+            Problem(key=key, condition=CONDITION, reason=why.reason, message=why.message)
+            for why in refused
+            for key in router.owners
+        )
+    state = KernelState(services=services, loopback=loopback, sysctls=REQUIRED)
     return NodePlan(state=state, routers=tuple(routers), problems=tuple(problems))
 
 

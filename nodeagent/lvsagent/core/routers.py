@@ -1,6 +1,6 @@
 """From a virtual router that everybody agrees on to this node's VRRP instance. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 from lvsagent.core.state import Interface, NodeFacts
@@ -23,14 +23,14 @@ class Refused:
 
 
 def router_of(
-    router: VirtualRouter, facts: NodeFacts, taken: set[IPAddress]
+    router: VirtualRouter, facts: NodeFacts, absent: Set[IPAddress]
 ) -> tuple[RouterConfig | None, tuple[Refused, ...]]:
-    """This node's instance, and what is wrong. ``taken``: addresses that are the node's own and so not carried.
+    """This node's instance, and what is wrong. ``absent``: addresses that have no tables here.
 
     None without a refusal: this node is no director of it, or nothing is left to carry.
     """
     own = next((director for director in router.directors if director.node == facts.node), None)
-    addresses = [address for address in router.addresses if address not in taken]
+    addresses = [address for address in router.addresses if address not in absent]
     if own is None or not addresses:
         return None, ()
     interface = _interface(router.interface, "interface", router, addresses, facts)

@@ -157,7 +157,8 @@ class Loop:
                 self.passed(snapshot)
             return
         self._resolve(snapshot)
-        wanted = plan(self.view.resolved, self.facts, self.view.claims.active)
+        standing = self.owned.services | (self.have.services.keys() if self.adopt else frozenset())
+        wanted = plan(self.view.resolved, self.facts, self.view.claims.active, standing)
         self.view.plan = wanted
         difference = diff(wanted.state, self.have, self.owned)
         step = decide.split(difference.ops, self._claimed(now), self.source.synced)
