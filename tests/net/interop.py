@@ -30,7 +30,7 @@ What a row shows, in this order:
 * **release**: the better one gets SIGTERM and says priority 0; the other's first advert comes at once (after
   Skew_Time), not after its Active_Down_Interval.
 
-No advert of either is dropped by our election meanwhile. Intervals are 100 ms in VRRPv3 and 1 s in VRRPv2.
+No advert of either is dropped by our election meanwhile. Intervals are 300 ms in VRRPv3 and 1 s in VRRPv2.
 
 """
 NOTES: Final = """
