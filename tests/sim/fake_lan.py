@@ -7,7 +7,7 @@ import heapq
 import itertools
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from lvsagent.vrrp.events import (
@@ -16,6 +16,7 @@ from lvsagent.vrrp.events import (
     Event,
     Parameters,
     Received,
+    Reconfigure,
     Release,
     SendAdvert,
     Shutdown,
@@ -70,7 +71,15 @@ class Node:
 class FakeLan:
     """Nodes 0..n-1; node i has the priority given for it. Times are virtual seconds."""
 
-    def __init__(self, priorities: list[int], *, seed: int = 0, interval: float = 0.1, preempt: bool = True) -> None:
+    def __init__(
+        self,
+        priorities: list[int],
+        *,
+        seed: int = 0,
+        interval: float = 0.1,
+        preempt: bool = True,
+        send_interval: float | None = None,
+    ) -> None:
         self.now = 0.0
         self.loss = 0.0
         self.log: list[LogEntry] = []
@@ -91,6 +100,7 @@ class FakeLan:
                         addresses=(VIP,),
                         source=bytes((10, 0, 0, 11 + number)),
                         preempt=preempt,
+                        send_interval=send_interval,
                     )
                 ),
             )
@@ -174,11 +184,23 @@ class FakeLan:
                 self._receive(node, payload)
 
     def stop(self, number: int) -> None:
-        """An orderly end of the process."""
+        """An orderly end of the process, which waits for nobody."""
         node = self.nodes[number]
         if node.up and not node.frozen:
             self.give(node, Shutdown())
             self.crash(number)
+
+    def leave(self, number: int) -> None:
+        """An orderly end of the process, which serves on until a successor is heard. Initialize says that it ended."""
+        node = self.nodes[number]
+        if node.up and not node.frozen:
+            self.give(node, Shutdown(patience=1.0))
+
+    def stand_by(self, number: int, standby: bool = True) -> None:
+        """The node is drained, or serves again."""
+        node = self.nodes[number]
+        if node.up and not node.frozen:
+            self.give(node, Reconfigure(replace(node.machine.parameters, standby=standby)))
 
     def cut(self, sender: int, receiver: int) -> None:
         """One way."""
