@@ -41,6 +41,9 @@ lab: $(READY) ## the classic lab, without Kubernetes: dr1, dr2, web1, web2, a cl
 docs: $(READY) ## the pages of docs/ that are made from the tests
 	$(PY) -m tests.net.interop
 
+fuzz: $(READY) ## five million damaged adverts for the decoder, on all cores (a minute or two)
+	$(PY) -m tests.fuzz.vrrp $(ARGS)
+
 image: $(READY) ## the images, by Docker or buildah
 	$(RIG) image
 

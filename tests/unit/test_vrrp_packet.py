@@ -1,7 +1,7 @@
 """The VRRPv3 codec against captured bytes, and every rung of the ladder of refusals."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lvsagent.vrrp.packet import (
@@ -204,12 +204,14 @@ def adverts(draw: st.DrawFn) -> Advertisement:
     )
 
 
+@settings(deadline=None)
 @given(adverts())
 def test_what_is_encoded_is_decoded(sent: Advertisement) -> None:
     destination = GROUP_V4 if len(sent.source) == 4 else GROUP_V6
     assert read(encode(sent), source=sent.source, destination=destination) == sent
 
 
+@settings(deadline=None)
 @given(adverts(), st.integers(0), st.integers(1, 255))
 def test_one_changed_octet_is_never_the_same_advert(sent: Advertisement, at: int, flip: int) -> None:
     payload = bytearray(encode(sent))
@@ -218,12 +220,14 @@ def test_one_changed_octet_is_never_the_same_advert(sent: Advertisement, at: int
     assert read(bytes(payload), source=sent.source, destination=destination) != sent
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.sampled_from([SOURCE, SOURCE_V6]), st.integers(0, 255))
 def test_no_payload_makes_the_decoder_raise(payload: bytes, source: bytes, hop_limit: int) -> None:
     got = read(payload, source=source, destination=GROUP_V4 if len(source) == 4 else GROUP_V6, hop_limit=hop_limit)
     assert isinstance(got, Advertisement | Dropped)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=100))
 def test_no_packet_makes_the_header_parser_raise(packet: bytes) -> None:
     assert isinstance(parse_ipv4(packet), IPv4Packet | Dropped)
