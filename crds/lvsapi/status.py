@@ -26,6 +26,9 @@ class ConditionType(StrEnum):
     """The Active node's kernel holds the tables, read back and compared. Written by its agent."""
     READY = "Ready"
     """A node is Active and at least one backend is ready. Written by the Active node's agent."""
+    ELECTION_HEALTHY = "ElectionHealthy"
+    """Nothing on the wire asks for a look. False is a warning: the addresses may well be served. Written by the Active
+    node's agent; the reason is a finding of the election (``lvsagent.ipc.Finding``)."""
 
 
 class Reason(StrEnum):
@@ -36,6 +39,10 @@ class Reason(StrEnum):
     PROGRAMMED = "Programmed"
     READY = "Ready"
     """The four above: all is well."""
+    AS_EXPECTED = "AsExpected"
+    """The election found nothing that somebody should look into."""
+    ROUTER_REFUSED = "RouterRefused"
+    """The election does not run the virtual router; the message says why."""
     INVALID = "Invalid"
     """The object does not parse; the message names every field."""
     CLASS_NOT_FOUND = "ClassNotFound"
@@ -161,32 +168,44 @@ def agent_status(
     """The Active node's whole apply for one VirtualService.
 
     since: when the node became Active, RFC 3339. ready, total: backends with weight above 0, and all. problems: those
-    of this object; the ones with condition Programmed count.
+    of this object; the ones with condition Programmed or ElectionHealthy count.
     """
     head, generation, previous = _read(obj)
-    failed = [p for p in problems if p.condition == ConditionType.PROGRAMMED]
+    found = tuple(problems)
+    failed = [p for p in found if p.condition == ConditionType.PROGRAMMED]
+    noticed = [p for p in found if p.condition == ConditionType.ELECTION_HEALTHY]
     if failed:
-        text = _messages(failed)
-        programmed = condition(ConditionType.PROGRAMMED, False, failed[0].reason, text, generation, now, previous)
+        programmed: _Verdict = (False, failed[0].reason, _messages(failed))
     else:
-        text = f"The tables of node {node} are complete"
-        programmed = condition(ConditionType.PROGRAMMED, True, Reason.PROGRAMMED, text, generation, now, previous)
-    verdict: tuple[bool, Reason, str]
+        programmed = (True, Reason.PROGRAMMED, f"The tables of node {node} are complete")
+    final: _Verdict
     if failed:
-        verdict = (False, Reason.NOT_PROGRAMMED, f"The tables of node {node} are not complete")
+        final = (False, Reason.NOT_PROGRAMMED, f"The tables of node {node} are not complete")
     elif ready == 0:
-        verdict = (False, Reason.NO_ENDPOINTS, f"No backend is ready ({total} draining)" if total else "No backend")
+        final = (False, Reason.NO_ENDPOINTS, f"No backend is ready ({total} draining)" if total else "No backend")
     else:
-        verdict = (True, Reason.READY, f"Node {node} is Active with {ready} of {total} backends ready")
-    final = condition(ConditionType.READY, *verdict, generation, now, previous)
+        final = (True, Reason.READY, f"Node {node} is Active with {ready} of {total} backends ready")
+    if noticed:
+        election: _Verdict = (False, noticed[0].reason, _messages(noticed))
+    else:
+        election = (True, Reason.AS_EXPECTED, f"Node {node} noticed nothing unusual")
+    verdicts = (
+        (ConditionType.PROGRAMMED, programmed),
+        (ConditionType.READY, final),
+        (ConditionType.ELECTION_HEALTHY, election),
+    )
     return {
         **head,
         "status": {
             "active": {"node": node, "since": since},
             "backends": {"ready": ready, "total": total},
-            "conditions": [programmed, final],
+            "conditions": [condition(kind, *verdict, generation, now, previous) for kind, verdict in verdicts],
         },
     }
+
+
+_Verdict = tuple[bool, str, str]
+"""Status, reason and message of a condition."""
 
 
 def _messages(problems: Sequence[Problem]) -> str:

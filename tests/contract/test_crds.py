@@ -347,6 +347,7 @@ def test_both_statuses_are_applied_by_their_owners_and_seen_in_the_columns(api: 
         "ResolvedRefs",
         "Programmed",
         "Ready",
+        "ElectionHealthy",
     ]
     assert parse_virtual_service(live).assigned == assigned
     head, row = api.kubectl("get", names.SHORT, name).stdout.splitlines()

@@ -1,5 +1,6 @@
 """What the agent does next: pure decisions."""
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -243,6 +244,15 @@ class TestClaims:
         claims.lost()
         assert claims.active == set()
         assert claims.held() == set()
+
+    def test_news_of_the_election_are_reported_once_not_at_every_second(self) -> None:
+        claims = Claims()
+        calm = statistics("Active")
+        (router,) = calm.routers
+        claims.heard(calm)
+        for findings, news in (({"ForeignVRID": "one"}, True), ({"ForeignVRID": "two"}, False), ({}, True)):
+            assert claims.heard(replace(calm, routers=(replace(router, findings=findings),))) is news
+        assert claims.heard(replace(calm, routers=(replace(router, problem="no interface"),)))
 
     def test_a_configure_from_the_election_is_ignored(self) -> None:
         assert Claims().heard(Configure(generation=1, routers=())) is False

@@ -9,6 +9,7 @@ from lvsagent import ipc
 from lvsagent.adapters.metrics import AgentCollector
 from lvsagent.adapters.reflector import Health
 from lvsagent.runtime.view import HEARTBEAT_SECONDS, View
+from lvsagent.vrrp.packet import DropReason
 from lvsapi.model import Resolved
 from lvsapi.resolve import resolve
 from tests.gen import assignment, endpoint, endpoint_slice, snapshot, virtual_service
@@ -53,6 +54,9 @@ def router(state: str = "Active") -> ipc.RouterStatistics:
         adverts_received=2,
         announcements_sent=5,
         address_errors=0,
+        intervals_clamped=2,
+        findings={"ForeignVRID": "10.0.0.9 speaks on VRID 200"},
+        effective_priority=240,
     )
 
 
@@ -109,10 +113,25 @@ def test_every_agreed_name_is_there() -> None:
         'lvs_programming_seconds_bucket{le="+Inf"} 2.0',
         'lvs_kube_errors_total{reason="http_500",resource="services"} 1.0',
         'lvs_build_info{version="1.2.3"} 1.0',
+        'lvs_vrrp_finding{finding="ForeignVRID",router="default/200/v4"} 1.0',
+        'lvs_vrrp_finding{finding="AddressConflict",router="default/200/v4"} 0.0',
+        'lvs_vrrp_priority{router="default/200/v4"} 240.0',
+        'lvs_vrrp_refused{router="default/200/v4"} 0.0',
+        'lvs_vrrp_intervals_clamped_total{router="default/200/v4"} 2.0',
+        "lvs_election_realtime 1.0",
+        "lvs_election_memory_locked 1.0",
     ],
 )
 def test_values_and_labels(line: str) -> None:
     assert line in scrape(full())
+
+
+def test_every_finding_and_every_reason_for_a_drop_counts_from_zero() -> None:
+    lines = scrape(full())
+    for finding in ipc.Finding:
+        assert any(line.startswith(f'lvs_vrrp_finding{{finding="{finding}"') for line in lines), finding
+    for reason in DropReason:
+        assert any(line.startswith(f'lvs_vrrp_adverts_dropped_total{{reason="{reason}"') for line in lines), reason
 
 
 def test_what_is_gone_leaves_no_series() -> None:

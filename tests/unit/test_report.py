@@ -2,10 +2,12 @@
 
 import pytest
 
-from lvsagent.core.report import Report, reports
+from lvsagent.core.report import Report, election_problems, findings_of, reports
+from lvsagent.ipc import RouterStatistics
 from lvsapi.model import ObjectKey, Problem
 from lvsapi.resolve import resolve
-from tests.gen import assignment, endpoint, endpoint_slice, snapshot, virtual_service
+from lvsapi.vrrp import AuthenticationType
+from tests.gen import assignment, endpoint, endpoint_slice, service_class, snapshot, virtual_service
 
 pytestmark = pytest.mark.unit
 
@@ -31,3 +33,47 @@ def test_the_first_director_says_why_it_cannot_serve_when_nobody_does() -> None:
     assert report.problems == (BROKEN,)
     assert reports(RESOLVED, frozenset(), (BROKEN,), "node1", {WEB: "node2"}) == {}
     assert reports(RESOLVED, frozenset(), (BROKEN,), "node1", {WEB: "node1"})
+
+
+def statistics(problem: str = "", **findings: str) -> RouterStatistics:
+    return RouterStatistics(
+        router=ROUTER,
+        state="Active",
+        virtual_router_id=200,
+        family=4,
+        interface="eth0",
+        priority=250,
+        active_address="",
+        addresses_held=(),
+        transitions={},
+        adverts_sent=0,
+        adverts_received=0,
+        announcements_sent=0,
+        address_errors=0,
+        problem=problem,
+        findings=findings,
+    )
+
+
+def test_findings_and_refusals_of_the_election_are_problems_of_what_the_router_carries() -> None:
+    heard = {ROUTER: statistics("no such interface", ForeignVRID="10.0.0.9 speaks", AddressConflict="taken")}
+    found = election_problems(RESOLVED, heard)
+    assert [(p.key, p.condition, p.reason, p.message) for p in found] == [
+        (WEB, "ElectionHealthy", "RouterRefused", "no such interface"),
+        (WEB, "ElectionHealthy", "AddressConflict", "taken"),
+        (WEB, "ElectionHealthy", "ForeignVRID", "10.0.0.9 speaks"),
+    ]
+    assert election_problems(RESOLVED, {ROUTER: statistics()}) == ()
+    assert election_problems(RESOLVED, {}) == ()
+
+
+def test_a_password_is_named_insecure_wherever_it_is_used() -> None:
+    item = virtual_service(assigned=assignment())
+    owner = service_class(version=2, interval_ms=1000, authentication=AuthenticationType.PASSWORD)
+    resolved = resolve(snapshot(item, classes=[owner]))
+    (problem,) = election_problems(resolved, {})
+    assert problem.reason == "PasswordInsecure"
+    assert "VirtualServiceClass default" in problem.message
+    assert findings_of(resolved.routers[0], statistics(PasswordInsecure="its own words")) == {
+        "PasswordInsecure": "its own words"
+    }

@@ -130,7 +130,18 @@ def test_the_active_nodes_agent_applies_what_it_holds(
     assert set(status) == {"active", "backends", "conditions"}
     assert status["active"] == {"node": "n1", "since": THEN}
     assert status["backends"] == {"ready": ready, "total": total}
-    assert conditions(found) == wanted
+    assert conditions(found) == {**wanted, "ElectionHealthy": ("True", "AsExpected")}
+
+
+def test_what_the_election_noticed_is_a_condition_of_its_own() -> None:
+    noticed = (problem("ElectionHealthy", "ForeignVRID", "10.0.0.9 speaks on VRID 51"),)
+    found = agent_status(raw_virtual_service(), node="n1", since=THEN, ready=1, total=1, problems=noticed, now=NOW)
+    assert conditions(found) == {
+        "Programmed": ("True", "Programmed"),
+        "Ready": ("True", "Ready"),
+        "ElectionHealthy": ("False", "ForeignVRID"),
+    }
+    assert "10.0.0.9 speaks on VRID 51" in str(found)
 
 
 def test_a_damaged_object_still_gets_a_status() -> None:

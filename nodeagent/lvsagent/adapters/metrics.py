@@ -14,12 +14,14 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from lvsagent.core.agent import ACTIVE, address_of
 from lvsagent.core.diff import Op
 from lvsagent.core.failure import Reason
-from lvsagent.ipc import RouterStatistics
+from lvsagent.core.report import findings_of
+from lvsagent.ipc import Finding, RouterStatistics
 from lvsagent.runtime.view import View
 from lvsagent.vrrp.machine import TRANSITIONS, State
 from lvsagent.vrrp.packet import DropReason
 
 STATES = tuple(str(state) for state in State)
+FINDINGS = tuple(str(finding) for finding in Finding)
 
 
 class AgentCollector(Collector):
@@ -76,6 +78,7 @@ class AgentCollector(Collector):
             received.add_metric([router.router], router.adverts_received)
             announced.add_metric([router.router], router.announcements_sent)
         yield from (state, changes, sent, received, announced)
+        yield from self._routers_more()
         dropped = CounterMetricFamily("lvs_vrrp_adverts_dropped", "Adverts not acted on.", labels=["reason"])
         statistics = self._view.claims.statistics
         counts = statistics.dropped if statistics else {}
@@ -85,9 +88,38 @@ class AgentCollector(Collector):
         yield _gauge(
             "lvs_election_realtime", "The election has real-time priority.", bool(statistics and statistics.realtime)
         )
+        yield _gauge(
+            "lvs_election_memory_locked",
+            "The election's memory cannot be paged out.",
+            bool(statistics and statistics.memory_locked),
+        )
         late = CounterMetricFamily("lvs_election_late_timers", "Timers that fired late.")
         late.add_metric([], statistics.late_timers if statistics else 0)
         yield late
+
+    def _routers_more(self) -> Iterator[Metric]:
+        priority = GaugeMetricFamily(
+            "lvs_vrrp_priority", "Priority after tracking; 1 while the node stands by.", labels=["router"]
+        )
+        refused = GaugeMetricFamily("lvs_vrrp_refused", "The election does not run the router.", labels=["router"])
+        clamped = CounterMetricFamily(
+            "lvs_vrrp_intervals_clamped", "Adverts with an interval too long to be believed.", labels=["router"]
+        )
+        found = GaugeMetricFamily(
+            "lvs_vrrp_finding",
+            "1 for what the router noticed and somebody should look into.",
+            labels=["router", "finding"],
+        )
+        resolved = {router.name: router for router in self._view.resolved.routers}
+        for router in self._routers():
+            name = router.router
+            priority.add_metric([name], router.effective_priority)
+            refused.add_metric([name], float(bool(router.problem)))
+            clamped.add_metric([name], router.intervals_clamped)
+            noticed = findings_of(resolved[name], router) if name in resolved else router.findings
+            for finding in FINDINGS:
+                found.add_metric([name, finding], float(finding in noticed))
+        yield from (priority, refused, clamped, found)
 
     def _routers(self) -> Iterable[RouterStatistics]:
         return [router for _, router in sorted(self._view.claims.routers.items())]

@@ -153,7 +153,8 @@ class Claims:
         return frozenset(name for name, router in self.routers.items() if router.state == ACTIVE)
 
     def heard(self, message: Message) -> bool:
-        """Take note. True when a pass is needed: somebody became Active or not, or an address was let go."""
+        """Take note. True when a pass is needed: somebody became Active or not, an address was let go, or there is
+        news to report."""
         match message:
             case Configured(generation=generation):
                 self.confirmed = generation
@@ -169,12 +170,20 @@ class Claims:
                     )
                 return True
             case Statistics():
-                before = self.active
+                before = self.active, self._noticed()
                 self.statistics = message
                 self.routers = {router.router: router for router in message.routers}
-                return self.active != before
+                return (self.active, self._noticed()) != before
             case Configure():
                 return False
+
+    def _noticed(self) -> dict[str, tuple[str, frozenset[str]]]:
+        """What the election found, without the particulars, which may change every second."""
+        return {
+            name: (router.problem, frozenset(router.findings))
+            for name, router in self.routers.items()
+            if router.problem or router.findings
+        }
 
     def tell(self, routers: tuple[RouterConfig, ...], now: float) -> Configure | None:
         """The message to send, None when the election has this wish already."""

@@ -4,7 +4,15 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lvsagent.ipc import Finding, RouterStatistics
 from lvsapi.model import ObjectKey, Problem, Resolved, VirtualRouter
+from lvsapi.status import ConditionType, Reason
+from lvsapi.vrrp import AuthenticationType
+
+PASSWORD_SENTENCE = (
+    "VirtualServiceClass {}: spec.vrrp.authentication.type: Password goes over the wire in clear text and keeps nobody"
+    " out who can listen: use HMAC where the peers can"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +60,31 @@ def reports(
                 ready, total = counts[owner]
                 found[owner] = Report(active=here, ready=ready, total=total, problems=tuple(by_object[owner]))
     return found
+
+
+def findings_of(router: VirtualRouter, heard: RouterStatistics | None) -> Mapping[str, str]:
+    """What is to be looked into at a router, by name (``ipc.Finding``), with a sentence each."""
+    found = dict(heard.findings) if heard is not None else {}
+    if router.vrrp.authentication is AuthenticationType.PASSWORD:
+        found.setdefault(Finding.PASSWORD_INSECURE, PASSWORD_SENTENCE.format(router.class_name))
+    return found
+
+
+def election_problems(resolved: Resolved, heard: Mapping[str, RouterStatistics]) -> tuple[Problem, ...]:
+    """The election's findings, and why it refuses a router, as problems of the objects that the router carries.
+    ``heard``: statistics by the router's name."""
+    problems: list[Problem] = []
+    for router in resolved.routers:
+        statistics = heard.get(router.name)
+        words = sorted(findings_of(router, statistics).items())
+        if statistics is not None and statistics.problem:
+            words.insert(0, (Reason.ROUTER_REFUSED, statistics.problem))
+        problems += (
+            Problem(key=owner, condition=ConditionType.ELECTION_HEALTHY, reason=word, message=sentence)
+            for owner in router.owners
+            for word, sentence in words
+        )
+    return tuple(problems)
 
 
 def _first(router: VirtualRouter) -> str:

@@ -28,7 +28,7 @@ from lvsagent.adapters.procfs import Originals, Sysctls, boot_id, prepare, resto
 from lvsagent.adapters.statefile import StateFileError, StateFiles
 from lvsagent.adapters.statuswriter import StatusWriter
 from lvsagent.core.diff import Owned
-from lvsagent.core.report import reports
+from lvsagent.core.report import election_problems, reports
 from lvsagent.core.sysctl import REQUIRED
 from lvsagent.runtime.child import ElectionChild
 from lvsagent.runtime.logs import Format, Throttle
@@ -178,7 +178,8 @@ class App:
         if self.status and isinstance(self.source, KubeSource):
             nodes = {key: item.active_node for key, item in self.source.observed.items()}
             view = self.view
-            self.status.want(reports(view.resolved, view.claims.active, view.problems, self.settings.node, nodes))
+            problems = (*view.problems, *election_problems(view.resolved, view.claims.routers))
+            self.status.want(reports(view.resolved, view.claims.active, problems, self.settings.node, nodes))
 
     async def _save(self) -> None:
         """The last good snapshot, not too often, off the loop."""
