@@ -11,7 +11,9 @@ from tests.net.peers import Profile, Software
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "interop.md"
 PROFILES: Final = (
     Profile(software=Software.KEEPALIVED),
+    Profile(software=Software.KEEPALIVED, family=6),
     Profile(software=Software.FRR),
+    Profile(software=Software.FRR, family=6),
 )
 RELEASES: Final = {Software.KEEPALIVED: "keepalived 2.2.7", Software.FRR: "FRR vrrpd 8.4"}
 INTRODUCTION: Final = """\
@@ -36,9 +38,13 @@ No advert of either is dropped by our election meanwhile. Intervals are 300 ms i
 NOTES: Final = """
 ## What to know
 
-* FRR announces its addresses (gratuitous ARP) when it becomes Active and not again. When it was cut off while Active
-  and comes back, clients that learnt our address meanwhile keep it until their neighbour entry ages. On nodes that
-  loses nothing: a Backup has the VIP on `lo` and the same IPVS table. keepalived announces again.
+* FRR announces its addresses (gratuitous ARP, unsolicited neighbour advertisements) once, when it becomes Active, on a
+  link that may not have carrier yet; the first advert can be lost too. And when it was cut off while Active and comes
+  back, it does not announce at all. Clients that learnt our address meanwhile keep it until their neighbour entry ages
+  (these tests let it age at once). On nodes that loses nothing: a Backup has the VIP on `lo` and the same IPVS table.
+  keepalived announces again.
+* In IPv6 name the link-local address among the VIPs on both sides: it is the first in every advert, and keepalived
+  before 2.3.3 drops adverts whose addresses are not its own.
 * FRR needs a macvlan with the virtual router's MAC address and the addresses on it; ours does not care (adverts are
   told apart by VRID and source address).
 * keepalived's `auth_hmac` needs 2.4 or later. Debian has 2.3.4 at most (sid), so it was not run here.
