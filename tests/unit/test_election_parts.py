@@ -52,6 +52,12 @@ WISH = ipc.Configure(generation=7, routers=(ROUTER,))
         ({"addresses": ("10.0.0.300/32",)}, "addresses: '10.0.0.300/32' is no IPv4 address"),
         ({"addresses": ("fd00::1/128",)}, "addresses: 'fd00::1/128' is no IPv4 address"),
         ({"addresses": ("10.0.0.200/0",)}, "addresses: '10.0.0.200/0' must have a prefix length of 1-32"),
+        (
+            {"unicast_peers": ()},
+            "unicast_peers: none; name the addresses of the other directors or use multicast",
+        ),
+        ({"unicast_peers": ("fd00::1",)}, "unicast_peers: 'fd00::1' is no IPv4 address"),
+        ({"sources": ("10.0.0.1/24",)}, "sources: '10.0.0.1/24' is no IPv4 address"),
         ({"vip_interface": "lo"}, "interface lo: addresses there belong to the agent; name an interface of the LAN"),
     ],
 )
@@ -60,7 +66,7 @@ def test_a_router_that_cannot_be_run_is_refused_with_field_value_and_remedy(
 ) -> None:
     config = replace(ROUTER, **changes)  # type: ignore[arg-type]
     assert by_name((config,)) == {"lab": (config, reason)}
-    assert Router.of(config, reason).statistics(lambda *_: True).state == "Initialize"
+    assert Router.of(config, reason).statistics(lambda *_: True, 0.0).state == "Initialize"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +103,7 @@ def test_two_routers_do_not_share_an_address_or_a_virtual_router_id_on_one_inter
 def test_an_address_keeps_its_prefix_length_and_another_length_is_another_router() -> None:
     wide = replace(ROUTER, addresses=("10.0.0.200/24",))
     router = Router.of(wide, None)
-    assert router.statistics(lambda *_: True).addresses_held == ("10.0.0.200/24",)
+    assert router.statistics(lambda *_: True, 0.0).addresses_held == ("10.0.0.200/24",)
     assert router.is_another(ROUTER)
     assert not router.is_another(replace(wide, addresses=("10.0.0.200/24", "10.0.0.201/32"), priority=7))
 
@@ -108,7 +114,7 @@ def test_the_interval_is_what_an_advert_can_say() -> None:
 
 
 def test_every_transition_there_is_counts_from_zero() -> None:
-    transitions = Router.of(ROUTER, None).statistics(lambda *_: False).transitions
+    transitions = Router.of(ROUTER, None).statistics(lambda *_: False, 0.0).transitions
     assert transitions["Backup,Active,active_silent"] == 0
     assert transitions["Active,Backup,late_timer"] == 0
     assert len(transitions) == sum(map(len, machine.TRANSITIONS.values()))

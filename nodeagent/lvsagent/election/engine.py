@@ -13,6 +13,7 @@ from lvsagent.election.fence import Fence
 from lvsagent.election.log import Log
 from lvsagent.election.receive import Receiver
 from lvsagent.election.router import Router
+from lvsagent.election.transmit import Transmitter
 from lvsagent.election.wire import Wire
 from lvsagent.vrrp import group, machine, packet
 
@@ -31,6 +32,7 @@ class Engine:
         self._log = log
         self._report = report
         self.routers: dict[str, Router] = {}
+        self._transmitter = Transmitter(wire, log)
         self._receiver = Receiver(wire, log, self._heard)
         self._conflicts = Conflicts(wire, log, lambda router, now: self._run(router, machine.Claimed(), now))
         self._virtual: frozenset[bytes] = frozenset()
@@ -142,9 +144,9 @@ class Engine:
             elif not router.active:
                 self._fence.discard(router.index, router.machine.parameters.addresses, router.prefixes)
 
-    def statistics(self) -> tuple[ipc.RouterStatistics, ...]:
+    def statistics(self, now: float) -> tuple[ipc.RouterStatistics, ...]:
         """Of every router of the wish, the refused included."""
-        return tuple(router.statistics(self._fence.holds) for router in self.routers.values())
+        return tuple(router.statistics(self._fence.holds, now) for router in self.routers.values())
 
     def _settle_all(self, now: float) -> None:
         for router in self.routers.values():
@@ -199,7 +201,9 @@ class Engine:
         for output in router.machine.handle(event, now):
             match output:
                 case machine.SendAdvert():
-                    self._advertise(router, output, now)
+                    if output.priority > 0:
+                        self._fence.renew_if_overdue(now, router.index, output.addresses)
+                    self._transmitter.advertise(router, output, now)
                 case machine.Acquire(addresses):
                     router.adopted = ()
                     router.address_errors += self._fence.acquire(
@@ -208,7 +212,7 @@ class Engine:
                 case machine.Release(addresses):
                     self._fence.release(router.index, addresses)
                 case machine.Announce(addresses):
-                    self._announce(router, addresses, now)
+                    self._transmitter.announce(router, addresses, now)
                 case machine.StateChanged(previous, state, cause):
                     self._changed(router, previous, state, cause)
                 case _:
@@ -220,39 +224,6 @@ class Engine:
         name = router.config.name
         self._log("state", router=name, previous=previous, state=state, cause=cause, active=active)
         self._report(ipc.StateChanged(router=name, previous=previous, state=state, cause=cause, active_address=active))
-
-    def _advertise(self, router: Router, advert: machine.SendAdvert, now: float) -> None:
-        mine = router.machine.parameters
-        if advert.priority > 0:
-            self._fence.renew_if_overdue(now, router.index, advert.addresses)
-        payload = packet.encode(
-            packet.Advertisement(
-                virtual_router_id=mine.virtual_router_id,
-                priority=advert.priority,
-                interval=max(1, round(advert.interval * 100)),
-                addresses=advert.addresses,
-                source=mine.source,
-            )
-        )
-        try:
-            group = packet.GROUP_V4 if router.config.family == 4 else packet.GROUP_V6
-            self._wire.adverts[router.place].send(payload, group, mine.source)
-            router.adverts_sent += 1
-            router.send_failed = False
-        except (OSError, KeyError) as error:
-            if not router.send_failed:
-                self._log("the advert could not be sent", router=router.config.name, error=error)
-            router.send_failed = True
-
-    def _announce(self, router: Router, addresses: tuple[bytes, ...], now: float) -> None:
-        try:
-            neighbors = self._wire.neighbors[router.vip_place]
-            for address in addresses:
-                neighbors.send(neighbors.announcement(address))
-                router.announcements_sent += 1
-        except (OSError, KeyError) as error:
-            name = router.config.name
-            self._log.seldom(now, name, "the address could not be announced", router=name, error=error)
 
     def _tick(self, now: float, *, active: bool) -> None:
         for router in self.routers.values():

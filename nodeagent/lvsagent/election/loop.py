@@ -117,7 +117,7 @@ class Loop:
         return ipc.Statistics(
             started=self._started,
             generation=self._generation,
-            routers=self._engine.statistics(),
+            routers=self._engine.statistics(clock()),
             dropped=dict(self._engine.dropped),
             late_timers=self._late_timers,
             lateness_max_ms=round(self._lateness * 1000, 3),

@@ -2,15 +2,20 @@
 
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
 from lvsagent.election.log import Log
 from lvsagent.election.router import Router
 from lvsagent.election.sockets import Datagram
 from lvsagent.election.wire import Wire
+from lvsagent.ipc import Finding
 from lvsagent.vrrp import packet
 
 Heard = Callable[[Router, packet.Advertisement, float], None]
 """Called for each advert that passed, with the time."""
+
+PATIENCE: Final = 1.0
+"""Seconds for which adverts may differ from ours: a changed wish, or the notice of a restart."""
 
 
 class Receiver:
@@ -36,33 +41,64 @@ class Receiver:
                 if router.place == place and router.refused is None
             }
             own = frozenset(router.machine.parameters.source for router in here.values())
+            policy = packet.Policy({identifier: router.expectation for identifier, router in here.items()})
             try:
                 for received in advert_socket.receive():
-                    self._read(received, here, own, now)
+                    if isinstance(received, packet.Dropped):
+                        self.dropped[received.reason] += 1
+                    else:
+                        self._read(received, here, own, policy, now)
             except OSError as error:
                 self._log.seldom(now, str(place), "adverts cannot be read", interface=place[0], error=error)
                 readable = False
         return readable
 
     def _read(
-        self, outer: Datagram | packet.Dropped, here: Mapping[int, Router], own: frozenset[bytes], now: float
+        self,
+        outer: Datagram,
+        here: Mapping[int, Router],
+        own: frozenset[bytes],
+        policy: packet.Policy,
+        now: float,
     ) -> None:
-        if isinstance(outer, packet.Dropped):
-            self.dropped[outer.reason] += 1
-            return
         advert = packet.decode(
             outer.payload,
             source=outer.source,
             destination=outer.destination,
             hop_limit=outer.hop_limit,
             own_addresses=own,
-            virtual_router_ids=frozenset(here),
+            policy=policy,
         )
         if isinstance(advert, packet.Dropped):
             self.dropped[advert.reason] += 1
             source = str(ipaddress.ip_address(outer.source))
             self._log.seldom(now, source, "an advert was dropped", source=source, reason=advert.reason)
+            if advert.reason is packet.DropReason.SOURCE and advert.virtual_router_id in here:
+                router = here[advert.virtual_router_id]
+                text = (
+                    f"{source} speaks with priority {outer.payload[2]} for virtual router {advert.virtual_router_id} on"
+                    f" {router.config.interface} and is no director: give one of both another virtual router ID"
+                )
+                router.findings.note(Finding.FOREIGN_ROUTER, text, now)
             return
         router = here[advert.virtual_router_id]
         router.adverts_received += 1
+        _compare(router, advert, now)
         self._heard(router, advert, now)
+
+
+def _compare(router: Router, advert: packet.Advertisement, now: float) -> None:
+    """Differences that do not matter to the election, and that somebody should look into (RFC 9568 section 7.1)."""
+    mine, source = router.machine.parameters, ipaddress.ip_address(advert.source)
+    text = None
+    if set(advert.addresses) != set(mine.addresses):
+        text = f"{source} has {_listed(advert.addresses)}, this node {_listed(mine.addresses)}"
+    router.findings.doubt(Finding.ADDRESS_LIST_DIFFERS, text, now, PATIENCE)
+    text, interval = None, round(mine.interval * 100)
+    if advert.interval != interval and advert.priority > 0:
+        text = f"{source} announces {10 * advert.interval} ms, this node {10 * interval} ms"
+    router.findings.doubt(Finding.INTERVAL_DIFFERS, text, now, PATIENCE)
+
+
+def _listed(addresses: Iterable[bytes]) -> str:
+    return " ".join(str(ipaddress.ip_address(address)) for address in sorted(addresses))

@@ -2,12 +2,13 @@
 
 import contextlib
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from lvsagent import ipc
-from lvsagent.vrrp import arp, machine, packet
+from lvsagent.election.findings import Findings
+from lvsagent.vrrp import arp, ip, machine, packet
 
 INTERVAL_RANGE: Final = range(10, 10 * packet.MAXIMUM_INTERVAL + 1)
 """Milliseconds that fit into an advert."""
@@ -28,6 +29,12 @@ def refusal(config: ipc.RouterConfig) -> str | None:
         return f"addresses: {len(config.addresses)} of them; must be 1-{most}, use more routers"
     if "lo" in (config.interface, config.vip_interface):
         return "interface lo: addresses there belong to the agent; name an interface of the LAN"
+    if config.unicast_peers == ():
+        return "unicast_peers: none; name the addresses of the other directors or use multicast"
+    for field_name, others in (("unicast_peers", config.unicast_peers or ()), ("sources", config.sources)):
+        for text in others:
+            if packed(text, config.family) is None:
+                return f"{field_name}: {text!r} is no IPv{config.family} address"
     for text in config.addresses:
         try:
             address = ipaddress.ip_interface(text)
@@ -38,6 +45,19 @@ def refusal(config: ipc.RouterConfig) -> str | None:
         if address.network.prefixlen == 0:
             return f"addresses: {text!r} must have a prefix length of 1-{address.max_prefixlen}"
     return None
+
+
+def packed(text: str, family: int) -> bytes | None:
+    """The address as bytes; None: it is none of that family."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return address.packed if address.version == family and "%" not in text else None
+
+
+def _all_packed(texts: Iterable[str], family: int) -> tuple[bytes, ...]:
+    return tuple(found for text in texts if (found := packed(text, family)) is not None)
 
 
 def conflict(config: ipc.RouterConfig, others: tuple[ipc.RouterConfig, ...]) -> str | None:
@@ -129,6 +149,7 @@ class Router:
     """Leftovers of an earlier process, still on the interface."""
     carrier_lost: float | None = None
     send_failed: bool = False
+    findings: Findings = field(default_factory=Findings)
     transitions: dict[str, int] = field(default_factory=_no_transitions)
     adverts_sent: int = 0
     adverts_received: int = 0
@@ -150,6 +171,37 @@ class Router:
     def vip_place(self) -> tuple[str, int]:
         """Where the addresses are: interface and family."""
         return self.config.vip_interface, self.config.family
+
+    @property
+    def peers(self) -> tuple[bytes, ...]:
+        """Where adverts go; empty: to the group."""
+        return _all_packed(self.config.unicast_peers or (), self.config.family)
+
+    @property
+    def link_local(self) -> bool:
+        """IPv6 adverts come from a link-local address, unless they go to peers that have another."""
+        return all(ip.is_link_local(peer) for peer in self.peers)
+
+    @property
+    def checksum(self) -> packet.ChecksumForm:
+        """Of IPv4 adverts sent."""
+        form = packet.ChecksumForm
+        return form.MESSAGE if self.config.checksum_without_pseudo_header else form.PSEUDO_HEADER
+
+    @property
+    def directors(self) -> frozenset[bytes]:
+        """The only senders of adverts that count; empty: not known."""
+        return frozenset(self.peers or _all_packed(self.config.sources, self.config.family))
+
+    @property
+    def expectation(self) -> packet.Expectation:
+        """What the codec checks adverts against."""
+        mine = self.machine.parameters
+        return packet.Expectation(
+            version=mine.version,
+            interval=round(mine.interval * 100) if mine.version == 2 else 0,
+            sources=self.directors or None,
+        )
 
     @property
     def active(self) -> bool:
@@ -178,7 +230,7 @@ class Router:
         address = self.machine.active_address
         return str(ipaddress.ip_address(address)) if address is not None else ""
 
-    def statistics(self, holds: Callable[[int, bytes], bool]) -> ipc.RouterStatistics:
+    def statistics(self, holds: Callable[[int, bytes], bool], now: float) -> ipc.RouterStatistics:
         """The counters, as the agent gets them. ``holds``: is this address held on the interface of this index?"""
         lengths = self.prefixes
         held = tuple(
@@ -203,6 +255,7 @@ class Router:
             announcements_sent=self.announcements_sent,
             address_errors=self.address_errors,
             intervals_clamped=self.machine.clamped_intervals,
+            findings=self.findings.current(now),
         )
 
 

@@ -23,13 +23,14 @@ def ground(router: Router, wire: Wire, virtual: frozenset[bytes], now: float) ->
     """
     config = router.config
     link, vip_link = wire.link(config.interface), wire.link(config.vip_interface)
-    source = wire.source(router.place, virtual, router.machine.parameters.source, link_local=True)
+    source = wire.source(router.place, virtual, router.machine.parameters.source, link_local=router.link_local)
     if link is None or not link.up:
         return f"interface {config.interface} is missing or down"
     if vip_link is None or not vip_link.up:
         return f"interface {config.vip_interface} is missing or down"
     if source is None:
-        return f"interface {config.interface} has no {'IPv4' if config.family == 4 else 'link-local IPv6'} address"
+        kind = "IPv4" if config.family == 4 else "link-local IPv6" if router.link_local else "global IPv6"
+        return f"interface {config.interface} has no {kind} address"
     if link.running and vip_link.running:
         router.carrier_lost = None
     elif _without_carrier(router, now):
