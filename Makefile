@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv lint format unit sim contract net e2e test demo lab docs image rig rig-tools rig-build rig-up rig-down lock clean
+.PHONY: help venv lint format unit sim contract net e2e test demo lab fuzz docs image rig rig-tools rig-build rig-up rig-down lock clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
