@@ -148,3 +148,55 @@ def test_an_owner_in_a_group_waits_for_the_group_and_is_then_active() -> None:
     one, two = pair_of_actives()
     two.handle(Shutdown(Cause.INTERFACE_LOST), 5.0)
     assert list(group.decisions([one, two])) == [(one, Resign(Cause.SYNC_GROUP))]
+
+
+# --- damping ------------------------------------------------------------------------------------------------------
+
+
+def flap(machine: VirtualRouter, at: float) -> None:
+    machine._timer = at  # it was on time until now
+    machine.handle(Shutdown(Cause.INTERFACE_LOST), at)
+    machine.handle(Startup(), at + 1)
+
+
+def waits_to_preempt(machine: VirtualRouter, at: float) -> float:
+    """Seconds after ``at`` at which the router takes over from a worse Active that is heard every second."""
+    now = at
+    while machine.state is State.BACKUP:
+        machine.handle(received(50), now)
+        now += 1.0
+        machine.handle(Tick(), now)
+    return now - at
+
+
+def test_the_first_failure_costs_nothing_and_further_ones_ever_more() -> None:
+    machine = backup()
+    waits: list[float] = []
+    at = 0.0
+    for _ in range(7):
+        flap(machine, at)
+        waits.append(waits_to_preempt(machine, at + 1))
+        at += waits[-1] + 10
+    assert waits[0] < 5
+    assert waits[1] == pytest.approx(5 + DOWN, abs=1.5)
+    assert all(5 <= later <= 310 for later in waits[1:])
+    assert waits[4] == pytest.approx(8 * waits[1], rel=0.5)
+
+
+def test_failures_are_forgotten_after_ten_minutes_and_never_put_off_a_takeover_from_a_dead_one() -> None:
+    machine = backup()
+    for at in (10.0, 20.0, 30.0):
+        flap(machine, at)
+    machine.handle(received(50), 32.0)
+    assert machine.handle(Tick(), 32.0 + DOWN)[-1] == became(State.BACKUP, State.ACTIVE, Cause.ACTIVE_SILENT)
+    flap(machine, 700.0)
+    assert waits_to_preempt(machine, 701.0) < 5
+
+
+def test_a_router_that_overslept_twice_waits_too() -> None:
+    machine = backup()
+    for begin in (0.0, 100.0):
+        machine._timer = begin
+        assert machine.handle(Tick(), begin)[-1] == became(State.BACKUP, State.ACTIVE, Cause.ACTIVE_SILENT)
+        assert machine.handle(Tick(), begin + 50)[-1] == became(State.ACTIVE, State.BACKUP, Cause.LATE_TIMER)
+    assert waits_to_preempt(machine, 150.0) >= 5

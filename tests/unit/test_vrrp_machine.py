@@ -318,4 +318,4 @@ def test_every_transition_is_between_different_states_and_others_raise() -> None
     assert all(previous is not state for pairs in TRANSITIONS.values() for previous, state in pairs)
     assert set(TRANSITIONS) == set(Cause)
     with pytest.raises(IllegalTransition):
-        router()._change(State.ACTIVE, Cause.ACTIVE_SILENT)
+        router()._change(State.ACTIVE, Cause.ACTIVE_SILENT, 0.0)

@@ -75,6 +75,10 @@ TRANSITIONS: Final[Mapping[Cause, frozenset[tuple[State, State]]]] = MappingProx
 """All there are; anything else is our own fault and raises IllegalTransition."""
 
 
+FAILURES: Final = frozenset({Cause.INTERFACE_LOST, Cause.LATE_TIMER})
+"""Changes that count for damping."""
+
+
 class IllegalTransition(AssertionError):
     """A change of state that TRANSITIONS does not list."""
 

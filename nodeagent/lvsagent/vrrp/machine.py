@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 from lvsagent.vrrp.arp import Announcements
+from lvsagent.vrrp.damping import Damping
 from lvsagent.vrrp.events import (
+    FAILURES,
     OWNER_PRIORITY,
     TRANSITIONS,
     Acquire,
@@ -76,8 +78,6 @@ class VirtualRouter:
     """A Backup of a sync group that would be Active by itself."""
     clamped_intervals: int = field(default=0, init=False)
     """Adverts whose interval was taken as shorter than they said."""
-    peer_heard: float | None = field(default=None, init=False)
-    """When the last advert with a priority above 0 came, accepted or not; None: never."""
     _timer: float = field(default=0.0, init=False)
     """Adver_Timer while Active, Active_Down_Timer while Backup."""
     _armed: float = field(default=0.0, init=False)
@@ -89,6 +89,8 @@ class VirtualRouter:
     """What it means when Active_Down_Timer fires."""
     _inferior_since: float | None = field(default=None, init=False)
     """Since when an Active of lower priority is left alone (preempt delay)."""
+    _damped_until: float = field(default=0.0, init=False)
+    damping: Damping = field(default_factory=Damping, init=False)
     _leaving: _Leaving | None = field(default=None, init=False)
     _repeat: tuple[int, float, SendAdvert] | None = field(default=None, init=False)
     """An advert to be sent again: how often yet, and when next."""
@@ -168,7 +170,7 @@ class VirtualRouter:
         self._arm_active_down(now)
         if mine.initially_active and not mine.standby:
             self._timer = now + mine.interval + mine.skew(mine.interval)
-        yield self._change(State.BACKUP, Cause.STARTUP)
+        yield self._change(State.BACKUP, Cause.STARTUP, now)
 
     def _shut_down(self, cause: Cause, patience: float, now: float) -> Iterator[Output]:
         """Sections 6.4.2 and 6.4.3, first paragraphs."""
@@ -182,12 +184,12 @@ class VirtualRouter:
             if self._leaving is None:
                 yield self._advert(priority=0)
             yield Release(self.parameters.addresses)
-        yield self._end(cause)
+        yield self._end(cause, now)
 
-    def _end(self, cause: Cause) -> StateChanged:
+    def _end(self, cause: Cause, now: float) -> StateChanged:
         self._forget()
         self.active_address = None
-        return self._change(State.INITIALIZE, cause)
+        return self._change(State.INITIALIZE, cause, now)
 
     def _leave(self, leaving: _Leaving, now: float) -> Iterator[Output]:
         self._leaving = leaving
@@ -207,7 +209,7 @@ class VirtualRouter:
     ) -> Iterator[Output]:
         if leaving.into is State.INITIALIZE:
             yield Release(self.parameters.addresses)
-            yield self._end(leaving.cause)
+            yield self._end(leaving.cause, now)
         else:
             yield from self._become_backup(leaving.cause, interval, now)
             self.active_address = advertisement.source
@@ -222,8 +224,6 @@ class VirtualRouter:
     def _received(self, advertisement: Advertisement, authenticated: bool, now: float) -> Iterator[Output]:
         if self.state is State.INITIALIZE:
             return
-        if advertisement.priority > 0:
-            self.peer_heard = now
         if self.state is State.BACKUP:
             self._received_as_backup(advertisement, authenticated, now)
         else:
@@ -251,7 +251,7 @@ class VirtualRouter:
         """Is the Active, of lower priority, to be left alone yet? (keepalived.conf(5) ``preempt_delay``)"""
         if self._inferior_since is None:
             self._inferior_since = now
-        return now - self._inferior_since < self.parameters.preempt_delay
+        return now < max(self._damped_until, self._inferior_since + self.parameters.preempt_delay)
 
     def _received_as_active(self, advertisement: Advertisement, authenticated: bool, now: float) -> Iterator[Output]:
         """Section 6.4.3."""
@@ -306,7 +306,7 @@ class VirtualRouter:
     def _give_up_waiting(self, leaving: _Leaving, now: float) -> Iterator[Output]:
         if leaving.into is State.INITIALIZE:
             yield Release(self.parameters.addresses)
-            yield self._end(leaving.cause)
+            yield self._end(leaving.cause, now)
         else:
             yield from self._stay(now)
 
@@ -347,7 +347,7 @@ class VirtualRouter:
         self._announcements.start(now)
         yield from self._announce(now)
         self.active_address = self.parameters.source
-        yield self._change(State.ACTIVE, cause)
+        yield self._change(State.ACTIVE, cause, now)
 
     def _become_backup(self, cause: Cause, active_interval: float, now: float) -> Iterator[Output]:
         self._forget()
@@ -355,7 +355,7 @@ class VirtualRouter:
         self._arm_active_down(now)
         self.active_address = None
         yield Release(self.parameters.addresses)
-        yield self._change(State.BACKUP, cause)
+        yield self._change(State.BACKUP, cause, now)
 
     def _forget(self) -> None:
         """What belonged to the state that ends."""
@@ -388,7 +388,11 @@ class VirtualRouter:
         if self._announcements.due(now):
             yield Announce(self.parameters.addresses)
 
-    def _change(self, state: State, cause: Cause) -> StateChanged:
+    def _change(self, state: State, cause: Cause, now: float) -> StateChanged:
+        if cause in FAILURES:
+            self.damping.failed(now)
+        if state is State.BACKUP:
+            self._damped_until = now + self.damping.wait(now)
         if (self.state, state) not in TRANSITIONS[cause]:
             raise IllegalTransition(f"{self.state} -> {state} because of {cause}")
         previous, self.state = self.state, state
