@@ -57,6 +57,13 @@ def parse(argv: Sequence[str] | None, environment: Mapping[str, str]) -> Setting
         help="the host's /proc/sys (LVS_PROC_SYS; default %(default)s)",
     )
     parser.add_argument(
+        "--keys-dir",
+        type=Path,
+        default=Path(environment.get("LVS_KEYS_DIR") or "/etc/lvs-dr/keys"),
+        help="with --manifests: folder of the election's keys, CLASS.password and CLASS.hmac.ID"
+        " (LVS_KEYS_DIR; default %(default)s)",
+    )
+    parser.add_argument(
         "--metrics-address",
         default=METRICS_ADDRESS,
         help='HOST:PORT of /metrics, /healthz and /readyz, "" for none (default %(default)s)',
@@ -76,6 +83,7 @@ def parse(argv: Sequence[str] | None, environment: Mapping[str, str]) -> Setting
         run_dir=found.run_dir,
         state_dir=found.state_dir,
         proc_sys=found.proc_sys,
+        keys_dir=found.keys_dir,
         metrics=_address(parser, found.metrics_address),
         election=not found.no_election,
         cleanup_on_exit=found.cleanup_on_exit,

@@ -106,6 +106,13 @@ class Loop:
             except KubeError as error:
                 failed += 1
                 log.error("DaemonSet not written: %s", error)
+        for name in decision.keys:
+            try:
+                self._kube.apply_key(name)
+                log.info("a random key was made: %s", name)
+            except KubeError as error:
+                failed += 1
+                log.error("key %s not made: %s", name, error)
         for note in decision.notes:
             log.warning("%s is refused: %s: %s", note.key, note.reason, note.message)
             try:

@@ -1,5 +1,6 @@
 """lvs-operator as a process, with the rights of deploy/ and no others, against a real API server."""
 
+import base64
 import json
 import os
 import re
@@ -269,6 +270,51 @@ def test_the_daemonset_belongs_to_the_deployment_and_is_put_right_when_somebody_
         clean.kubectl("delete", *where)
         again = eventually(lambda: clean.get(*where), "the DaemonSet is back")
         assert again["metadata"]["uid"] != found["metadata"]["uid"]
+
+
+def vsc(name: str, **vrrp: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "lvsdr.io/v1alpha1",
+        "kind": "VirtualServiceClass",
+        "metadata": {"name": name},
+        "spec": {"vrrp": vrrp},
+    }
+
+
+def test_a_class_that_asks_for_hmac_gets_a_key_and_a_rotation_is_left_alone(clean: Cluster) -> None:
+    where = ("secret", "lvs-vrrp-keys", "-n", "lvs-system")
+
+    def entries() -> dict[str, str]:
+        return dict((clean.get(*where) or {}).get("data", {}))
+
+    with clean.ready_operator() as operator:
+        assert clean.get(*where) is None
+        clean.apply(vsc("edge", authentication={"type": "HMAC", "mode": "ReceiveOnly"}))
+        first = eventually(lambda: entries().get("edge.hmac.1"), "the first key")
+        key = base64.b64decode(first).decode()
+        assert len(bytes.fromhex(key.removeprefix("hex:"))) == 32
+        rotated = json.dumps({"stringData": {"edge.hmac.2": "0123456789abcdef0123456789abcdef"}})
+        clean.kubectl("patch", *where, "--type=merge", "-p", rotated)
+        clean.kubectl("patch", *where, "--type=merge", "-p", json.dumps({"data": {"edge.hmac.1": None}}))
+        clean.apply(vsc("other", authentication={"type": "HMAC"}))
+        eventually(lambda: entries().get("other.hmac.1"), "the other class's key")
+        passes = operator.passes()
+        clean.apply(vsc("other", authentication={"type": "HMAC", "mode": "Permissive"}))
+        eventually(lambda: operator.passes() > passes or None, "one more pass")
+        assert sorted(entries()) == ["edge.hmac.2", "other.hmac.1"]
+        assert key.removeprefix("hex:") not in operator.log.read_text()
+    account = "--as=system:serviceaccount:lvs-system:lvs-operator"
+    for refused in (
+        ("get", "secrets", "-n", "lvs-system"),
+        ("get", "secret", "other", "-n", "lvs-system"),
+        ("create", "secret", "generic", "other", "-n", "lvs-system"),
+        ("delete", *where),
+    ):
+        done = clean.server.kubectl(*refused, account)
+        assert done.returncode != 0, refused
+        assert "forbidden" in done.stderr, done.stderr
+    clean.kubectl("delete", *where)
+    clean.kubectl("delete", "lvsvsc", "edge", "other")
 
 
 def test_without_the_rights_it_changes_nothing_and_says_which_right_is_missing(clean: Cluster) -> None:

@@ -102,13 +102,16 @@ def used_by_operator() -> Iterator[Right]:
     kube.observe()
     kube.apply_status({"metadata": {"namespace": "default", "name": "web"}})
     kube.apply_daemonset(agent_daemonset(settings, "uid"))
+    kube._key_names()
+    kube.apply_key("edge.hmac.1")
     kube.apply_event(Note(key=ObjectKey("default", "web"), uid="u", reason="r", message="m"), "now")
     for method, path in api.requests:
         right = right_of(method, path)
         yield right
         # server-side apply of an object that is not there yet is a create; a status is never there without its object
         if method == "PATCH" and not right.resource.endswith("/status"):
-            yield Right("create", right.group, right.resource, right.namespace)
+            name = right.name if right.resource == "secrets" else ""
+            yield Right("create", right.group, right.resource, right.namespace, name)
     for handler in registry(lambda: None)._watching.get_all_handlers():  # every kind that kopf lists and watches
         selector = handler.selector
         assert selector is not None
@@ -178,13 +181,20 @@ def test_the_agents_sources_ask_for_the_kinds_in_the_table_and_no_other() -> Non
 
 
 @pytest.mark.parametrize("file", ["rbac-agent.yaml", "rbac-operator.yaml"])
-def test_no_wildcard_no_secret_no_right_to_grant_rights(file: str) -> None:
+def test_no_wildcard_and_no_right_to_grant_rights(file: str) -> None:
     for right in granted(file):
         assert "*" not in (right.verb + right.group + right.resource)
-        assert not right.resource.startswith("secrets")
         assert right.group != "rbac.authorization.k8s.io"
         assert right.verb not in ("escalate", "bind", "impersonate", "delete", "deletecollection")
         assert "/exec" not in right.resource
+
+
+def test_one_secret_is_the_operators_and_none_the_agents() -> None:
+    found = {right for right in granted("rbac-operator.yaml") if right.resource.startswith("secrets")}
+    assert found == {
+        Right(verb, "", "secrets", names.SYSTEM_NAMESPACE, names.KEYS_SECRET) for verb in ("create", "get", "patch")
+    }
+    assert not [right for right in granted("rbac-agent.yaml") if right.resource.startswith("secrets")]
 
 
 def test_only_the_operators_own_namespace_lets_it_write_workloads() -> None:

@@ -16,8 +16,15 @@ def test_the_environment_of_the_pod_is_enough() -> None:
     assert (found.node, found.run_dir, found.state_dir) == ("n1", Path("/r"), Path("/s"))
     assert found.proc_sys == Path("/host/proc/sys")
     assert found.metrics == ("0.0.0.0", 9479)
+    assert found.keys_dir == Path("/etc/lvs-dr/keys")
     assert found.election
     assert found.manifests is None
+
+
+def test_the_folder_of_keys_may_be_elsewhere() -> None:
+    environment = {"NODE_NAME": "n1", "LVS_KEYS_DIR": "/k"}
+    assert parse([], environment).keys_dir == Path("/k")
+    assert parse(["--keys-dir", "/other"], environment).keys_dir == Path("/other")
 
 
 def test_options_come_before_the_environment() -> None:

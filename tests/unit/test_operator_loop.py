@@ -32,8 +32,9 @@ def virtual_service(name: str, last_byte: int) -> dict[str, Any]:
 class PlayedKube:
     """Answers as it is told, and remembers what was written."""
 
-    def __init__(self, *objects: dict[str, Any]) -> None:
+    def __init__(self, *objects: dict[str, Any], classes: tuple[dict[str, Any], ...] = ()) -> None:
         self.objects = objects
+        self.classes = classes
         self.failure: Exception | None = None
         self.refuse: set[str] = set()
         self.written: list[str] = []
@@ -41,13 +42,17 @@ class PlayedKube:
     def observe(self) -> Observed:
         if self.failure is not None:
             raise self.failure
-        return Observed(virtual_services=self.objects, nodes=({"metadata": {"name": "node1"}},))
+        nodes = ({"metadata": {"name": "node1"}},)
+        return Observed(virtual_services=self.objects, classes=self.classes, nodes=nodes, keys=frozenset())
 
     def apply_status(self, body: Mapping[str, Any]) -> None:
         self._write(body["metadata"]["name"])
 
     def apply_daemonset(self, body: Mapping[str, Any]) -> None:
         self._write(body["metadata"]["name"])
+
+    def apply_key(self, name: str) -> None:
+        self._write(name)
 
     def apply_event(self, note: Note, now: str) -> None:
         self._write(f"event of {note.key.name}")
@@ -91,6 +96,15 @@ def test_one_object_that_cannot_be_written_stops_no_other(refused: str) -> None:
     assert sorted(kube.written) == sorted({"a", "b", "lvs-agent"} - {refused})
     assert outcomes(registry) == {"success": 0, "partial": 1, "error": 0}
     assert loop.readiness() == "1 objects could not be written; see the log"
+
+
+@pytest.mark.parametrize("refused", [set(), {"edge.hmac.1"}])
+def test_a_class_that_asks_for_hmac_gets_its_first_key(refused: set[str]) -> None:
+    edge = {"metadata": {"name": "edge"}, "spec": {"vrrp": {"authentication": {"type": "HMAC"}}}}
+    kube = PlayedKube(virtual_service("web", 123), classes=(edge,))
+    kube.refuse = refused
+    assert made(kube)[0].once() is (not refused)
+    assert sorted(kube.written) == sorted({"edge.hmac.1", "lvs-agent", "web"} - refused)
 
 
 def test_an_event_that_cannot_be_written_is_no_failure() -> None:

@@ -53,6 +53,8 @@ class Settings:
     run_dir: Path
     state_dir: Path
     proc_sys: Path
+    keys_dir: Path = Path("/etc/lvs-dr/keys")
+    """For the election that is started with manifests."""
     manifests: Path | None = None
     """A folder instead of the API."""
     kubeconfig: str | None = None
@@ -89,6 +91,7 @@ class App:
             self.child = ElectionChild(
                 run_dir=settings.run_dir,
                 state_dir=settings.state_dir,
+                keys_dir=settings.keys_dir,
                 log_format=settings.log_format,
                 peer=self.election.peer,
             )

@@ -23,6 +23,7 @@ class ElectionChild:
 
     run_dir: Path
     state_dir: Path
+    keys_dir: Path
     log_format: str
     peer: Callable[[], int | None]
     """Pid of the election that answers at the socket, None when none does."""
@@ -58,7 +59,11 @@ class ElectionChild:
         arguments = ["--run-dir", self.run_dir, "--state-dir", self.state_dir, "--log-format", self.log_format]
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "lvsagent.election", *map(str, arguments)
+                sys.executable,
+                "-m",
+                "lvsagent.election",
+                *map(str, arguments),
+                env={**os.environ, "LVS_KEYS_DIR": str(self.keys_dir)},
             )
         except OSError as error:
             _log.error("the election cannot be started", extra={"error": error})

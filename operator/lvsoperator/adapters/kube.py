@@ -4,8 +4,11 @@ Every failure is Transient (the world's fault, likely to pass) or Permanent (a r
 passes when somebody changes something). Both name the operation and carry the server's own words.
 """
 
+import base64
+import hashlib
 import json
 import logging
+import secrets
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +19,8 @@ from kubernetes.client.exceptions import ApiException
 from urllib3.util.ssl_ import create_urllib3_context
 
 from lvsapi import names
-from lvsoperator.core.reconcile import Note, Observed
+from lvsoperator.core.manifests import keys_secret
+from lvsoperator.core.reconcile import Note, Observed, uses_hmac
 from lvsoperator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -25,6 +29,7 @@ CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 PAGE = 500
 """Objects a list request asks for at once."""
+KEY_OCTETS = 32
 WATCH_SECONDS = 240
 """A watch is closed by the server after so long and begun anew."""
 
@@ -80,19 +85,31 @@ class Kube:
         self._api = api
         self._settings = settings
         self._daemonset = f"/apis/apps/v1/namespaces/{settings.namespace}/daemonsets/{names.AGENT_DAEMONSET}"
+        self._secret = f"/api/v1/namespaces/{settings.namespace}/secrets/{names.KEYS_SECRET}"
         self._deployment = f"/apis/apps/v1/namespaces/{settings.namespace}/deployments/{settings.deployment}"
 
     def observe(self) -> Observed:
         """Everything a pass looks at, listed anew. Raises Transient or Permanent; never a part of it."""
         deployment = self._get(self._deployment)
+        classes = self._list(CLASSES, names.API_VERSION, names.CLASS_KIND)
         return Observed(
             virtual_services=self._list(VIRTUAL_SERVICES, names.API_VERSION, names.KIND),
-            classes=self._list(CLASSES, names.API_VERSION, names.CLASS_KIND),
+            classes=classes,
             services=self._list(SERVICES, "v1", "Service"),
             nodes=self._list(NODES, "v1", "Node"),
             daemonset=self._get(self._daemonset),
             owner_uid=None if deployment is None else deployment["metadata"]["uid"],
+            keys=self._key_names() if any(map(uses_hmac, classes)) else None,
         )
+
+    def _key_names(self) -> frozenset[str] | None:
+        """What the Secret has entries for. Without the right to read it all else goes on."""
+        try:
+            secret = self._get(self._secret)
+        except Permanent as error:
+            log.error("keys of the election cannot be looked after: %s", error)
+            return None
+        return frozenset() if secret is None else frozenset(secret.get("data") or ())
 
     def apply_status(self, body: Mapping[str, Any]) -> None:
         """Server-side apply of the operator's fields of one VirtualService's status."""
@@ -103,6 +120,14 @@ class Kube:
     def apply_daemonset(self, body: Mapping[str, Any]) -> None:
         """Server-side apply of the agents' DaemonSet."""
         self._apply(self._daemonset, body)
+
+    def apply_key(self, name: str) -> None:
+        """Make one entry with a random key of 32 octets in the Secret; one that is there already is a conflict. The key
+        is in no log, no error and no variable that lives longer than this call."""
+        value = base64.b64encode(f"hex:{secrets.token_hex(KEY_OCTETS)}".encode()).decode()
+        owner = f"{names.OPERATOR_FIELD_MANAGER}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+        query = {"fieldManager": owner, "force": "false"}
+        self._request("PATCH", self._secret, query, keys_secret(self._settings, name, value))
 
     def apply_event(self, note: Note, now: str) -> None:
         """One Event beside the object; the same note again changes nothing but its time."""

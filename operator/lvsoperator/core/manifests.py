@@ -15,6 +15,7 @@ HASH = f"{names.GROUP}/manifest-hash"
 RUN_DIR = "/run/lvs-dr"
 STATE_DIR = "/var/lib/lvs-dr"
 HOST_PROC_SYS = "/host/proc/sys"
+KEYS_DIR = "/etc/lvs-dr/keys"
 TOKEN_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 LABELS = {names.LABEL_NAME: names.AGENT_DAEMONSET}
@@ -47,6 +48,22 @@ def agent_daemonset(settings: Settings, owner_uid: str | None) -> Manifest:
     }
     metadata["annotations"] = {HASH: _digest(manifest)}
     return manifest
+
+
+def keys_secret(settings: Settings, key: str, value: str) -> Manifest:
+    """One entry of the Secret with the election's keys, for server-side apply by a field manager of its own: the other
+    entries, and whoever rotates them, are not touched. ``value``: base64."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": names.KEYS_SECRET,
+            "namespace": settings.namespace,
+            "labels": {names.LABEL_PART_OF: names.PART_OF},
+        },
+        "type": "Opaque",
+        "data": {key: value},
+    }
 
 
 def is_applied(wanted: Manifest, observed: Mapping[str, Any] | None) -> bool:
@@ -100,10 +117,10 @@ def _pod(settings: Settings) -> Manifest:
         **image,
         "name": "election",
         "command": ["lvs-election"],
-        "env": env,
+        "env": [*env, {"name": "LVS_KEYS_DIR", "value": KEYS_DIR}],
         # SYS_NICE and IPC_LOCK: real-time scheduling and locked memory, so that a busy node does not look dead.
         "securityContext": _capabilities("NET_ADMIN", "NET_RAW", "SYS_NICE", "IPC_LOCK"),
-        "volumeMounts": [run, state],
+        "volumeMounts": [run, state, {"name": "keys", "mountPath": KEYS_DIR, "readOnly": True}],
         # No CPU limit here nor below: throttling delays adverts, and late adverts are a takeover.
         "resources": {"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"memory": "96Mi"}},
     }
@@ -145,6 +162,8 @@ def _pod(settings: Settings) -> Manifest:
             {"name": "state", "hostPath": {"path": STATE_DIR, "type": "DirectoryOrCreate"}},
             # /proc/sys is read-only in a container; the agent sets switches of interfaces that come later.
             {"name": "proc-sys-net", "hostPath": {"path": "/proc/sys/net", "type": "Directory"}},
+            # The kubelet brings it, and its changes: no account of the agents may read a Secret.
+            {"name": "keys", "secret": {"secretName": names.KEYS_SECRET, "optional": True, "defaultMode": 0o400}},
             {"name": "token", "projected": {"defaultMode": 0o400, "sources": _token_sources()}},
         ],
     }

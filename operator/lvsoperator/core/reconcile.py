@@ -16,6 +16,7 @@ from lvsapi.model import Assignment, ObjectKey, Problem, Snapshot, VirtualServic
 from lvsapi.parse import parse_class, parse_node, parse_service, parse_virtual_service
 from lvsapi.resolve import resolve
 from lvsapi.status import ConditionType, Reason, operator_status, refused
+from lvsapi.vrrp import AuthenticationType
 from lvsoperator.core.manifests import agent_daemonset, is_applied
 from lvsoperator.settings import Settings
 
@@ -41,6 +42,8 @@ class Observed:
     daemonset: Object | None = None
     owner_uid: str | None = None
     """uid of the operator's Deployment; None outside of a cluster."""
+    keys: frozenset[str] | None = None
+    """Names of the entries of the Secret with the election's keys, never their values; None: not looked at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +81,8 @@ class Decision:
     """Body for server-side apply; None when it is in place."""
     notes: tuple[Note, ...]
     infos: tuple[Info, ...]
+    keys: tuple[str, ...] = ()
+    """Entries to be made, with a random key each, in the Secret with the election's keys."""
 
 
 def reconcile(observed: Observed, settings: Settings, now: str) -> Decision:
@@ -100,7 +105,29 @@ def reconcile(observed: Observed, settings: Settings, now: str) -> Decision:
         daemonset=None if is_applied(daemonset, observed.daemonset) else daemonset,
         notes=tuple(notes),
         infos=infos,
+        keys=missing_keys(observed),
     )
+
+
+def uses_hmac(obj: Object) -> bool:
+    """Whether a class, which need not parse, asks for HMAC."""
+    level: Any = obj.get("spec")
+    for name in ("vrrp", "authentication", "type"):
+        level = level.get(name) if isinstance(level, Mapping) else None
+    return bool(level == AuthenticationType.HMAC)
+
+
+def missing_keys(observed: Observed) -> tuple[str, ...]:
+    """First keys of classes that use HMAC and have none. Where there is any, it is somebody's, and left alone."""
+    if observed.keys is None:
+        return ()
+    classes, _ = _classes(filter(uses_hmac, observed.classes))
+    wanted = sorted(f"{item.name}.hmac." for item in classes)
+    return tuple(f"{head}1" for head in wanted if not any(_numbered(name, head) for name in observed.keys))
+
+
+def _numbered(name: str, head: str) -> bool:
+    return name.startswith(head) and name[len(head) :].isdecimal()
 
 
 def is_written(obj: Object, body: Object) -> bool:
