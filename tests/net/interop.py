@@ -11,7 +11,9 @@ from tests.net.peers import Profile, Software
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "interop.md"
 PROFILES: Final = (
     Profile(software=Software.KEEPALIVED),
+    Profile(software=Software.KEEPALIVED, unicast=True),
     Profile(software=Software.KEEPALIVED, family=6),
+    Profile(software=Software.KEEPALIVED, family=6, unicast=True),
     Profile(software=Software.FRR),
     Profile(software=Software.FRR, family=6),
 )
@@ -47,6 +49,8 @@ NOTES: Final = """
   before 2.3.3 drops adverts whose addresses are not its own.
 * FRR needs a macvlan with the virtual router's MAC address and the addresses on it; ours does not care (adverts are
   told apart by VRID and source address).
+* keepalived 2.2.7 sends unicast IPv6 adverts with the system's hop limit, 64; RFC 9568 has everybody drop all but 255,
+  and so do we (counter `ttl`). On keepalived's node set `net.ipv6.conf.<interface>.hop_limit=255`, as these tests do.
 * keepalived's `auth_hmac` needs 2.4 or later. Debian has 2.3.4 at most (sid), so it was not run here.
 """
 

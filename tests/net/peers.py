@@ -18,6 +18,7 @@ from tests.net.lan import Frame, Lan
 
 VIRTUAL: Final = {4: ("10.0.0.200",), 6: ("fe80::200", "fd00::200")}
 """Virtual addresses by family; clients use the last."""
+HOP_LIMIT: Final = 255
 VRRP: Final = 112
 """IP protocol."""
 OURS, PEER, CLIENT = "ours", "peer", "client"
@@ -101,6 +102,8 @@ class Keepalived:
         self._log = folder / "keepalived" / "keepalived.log"
         self._address = f"{VIRTUAL[profile.family][-1]}/{32 if profile.family == 4 else 128}"
         self.mac = lan.mac(PEER)
+        if profile.unicast and profile.family == 6:  # 2.2.7 leaves the hop limit of unicast IPv6 to the system
+            lan.run(PEER, ["sysctl", "-qw", f"net.ipv6.conf.eth0.hop_limit={HOP_LIMIT}"])
         own, other = (ADDRESSES[host][0 if profile.family == 4 else 2] for host in (PEER, OURS))
         instance = keepalived.Instance(
             priority=priority,
