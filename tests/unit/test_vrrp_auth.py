@@ -15,6 +15,7 @@ from lvsagent.vrrp.packet import (
     encode,
 )
 from tests.fakes.signing_node import HOUR, NOON, OTHER_KEY, SOURCE, STRANGER, Node, advert
+from tests.fuzz.vrrp import genuine
 
 pytestmark = pytest.mark.unit
 
@@ -123,7 +124,9 @@ def test_a_trailer_behind_an_advert_is_too_long_for_who_expects_none() -> None:
 @pytest.mark.parametrize(("version", "source"), [(2, SOURCE), (3, SOURCE), (3, b"\xfe\x80" + bytes(13) + b"\x0b")])
 def test_every_version_and_family_can_be_signed(version: int, source: bytes) -> None:
     node = Node()
-    got = node.hear(node.send(0.0, source, version=version), 0.0)
+    sent = node.send(0.0, source, version=version)
+    assert genuine(sent[0], source), "by a digest that is not ours"
+    got = node.hear(sent, 0.0)
     assert isinstance(got, Advertisement)
     assert (got.authenticated, got.version, got.source) == (True, version, source)
 
@@ -212,6 +215,22 @@ def test_forgers_do_not_push_senders_out_of_the_memory() -> None:
         forged = Node(ring=KeyRing({1: OTHER_KEY})).send(0.0, bytes((10, 1, 0, number)))
         assert receiver.hear(forged, 0.0) == Dropped(DropReason.AUTH_HMAC)
     assert receiver.hear(sent, 0.0) == Dropped(DropReason.REPLAY)
+
+
+def test_who_speaks_again_pushes_nobody_out() -> None:
+    receiver, sender = Node(), Node()
+    sources = [bytes((10, 1, 0, number)) for number in range(auth.SENDERS)]
+    for source in [*sources, sources[-1]]:
+        assert receiver.takes(sender.send(0.0, source), 0.0)
+    assert {*receiver.verifier._marks} == {*sources}
+
+
+def test_who_was_silent_longest_gives_way() -> None:
+    receiver, sender = Node(), Node()
+    sources = [bytes((10, 1, 0, number)) for number in range(auth.SENDERS)]
+    for source in [*sources, sources[0], STRANGER]:
+        assert receiver.takes(sender.send(0.0, source), 0.0)
+    assert {*receiver.verifier._marks} == {*sources, STRANGER} - {sources[1]}
 
 
 def test_a_sender_that_is_heard_is_not_the_one_that_gives_way() -> None:

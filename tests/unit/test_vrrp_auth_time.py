@@ -95,6 +95,19 @@ def test_a_newcomer_with_the_right_time_is_followed_by_an_active_that_kept_the_w
     assert newcomer.takes(backup.send(82.0, bytes((10, 0, 0, 13))), 82.0)
 
 
+def test_one_that_follows_its_wall_clock_does_not_cost_us_the_others() -> None:
+    """All clocks step, keepalived goes along with its own, we and a third do not: both are heard."""
+    ours, third, keepalived = Node(), Node(), Node()
+    assert ours.takes(third.send(0.0), 0.0)
+    assert ours.takes(keepalived.send(0.0, STRANGER), 0.0)
+    for node in (ours, third, keepalived):
+        node.step += 600
+    keepalived.clock.adopt(NOON + 600, 0.0)
+    for second in range(1, 60):
+        assert ours.takes(keepalived.send(second, STRANGER), second)
+        assert ours.takes(third.send(second), second)
+
+
 def test_fault_11_a_sender_whose_clock_was_ahead_is_heard_again_when_it_is_right() -> None:
     """keepalived's case (2.4.3): a mark in the future expires, and a sequence in the future starts anew."""
     receiver, sender = Node(), Node()
