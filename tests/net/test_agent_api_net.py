@@ -188,6 +188,31 @@ def test_empty_lists_withdraw_nothing_but_a_watched_deletion_does(cluster: Clust
     assert f"{VIP}/32" not in cluster.lan.addresses("d1", "lo")
 
 
+def test_an_object_without_its_service_gets_nothing_and_one_that_loses_it_keeps_its_address(cluster: Cluster) -> None:
+    late = "10.0.0.101"
+    raw = raw_virtual_service("late", addresses=[late], serviceRef={"name": "late"}, status=STATUS)
+    cluster.serving()
+    cluster.act(lambda: cluster.api.put(VIRTUAL_SERVICES, raw))
+    log = cluster.folder / "agent.log"
+    cluster.until("the reason is named", lambda: "there is no Service default/late" in log.read_text())
+    time.sleep(0.5)
+    held = [*cluster.lan.addresses("d1"), *cluster.lan.addresses("d1", "lo")]
+    assert late not in cluster.table()
+    assert f"{late}/32" not in held
+    assert f"{VIP}/32" in held
+    cluster.act(lambda: cluster.api.put(SERVICES, raw_service("late")))
+    cluster.act(lambda: cluster.endpoints("10.244.1.7", service="late"))
+    cluster.until(
+        "it is served", lambda: f"{late}/32" in cluster.lan.addresses("d1") and "10.244.1.7" in cluster.table()
+    )
+    cluster.act(lambda: cluster.api.delete(SERVICES, "late"))
+    cluster.act(lambda: cluster.api.delete(SLICES, "late-abcde"))
+    cluster.until("its backends are gone", lambda: "10.244.1.7" not in cluster.table())
+    time.sleep(0.5)
+    assert f"-A -t {late}:80" in cluster.table()
+    assert f"{late}/32" in cluster.lan.addresses("d1")
+
+
 def test_an_agent_that_starts_while_the_api_hangs_serves_from_the_last_good_state(cluster: Cluster) -> None:
     cluster.serving()
     cluster.until("the state is saved", lambda: (cluster.folder / "state" / "snapshot.json").exists())

@@ -206,6 +206,38 @@ def test_an_orderly_end_hands_over_at_once_and_leaves_the_tables(lab: Lab) -> No
     lab.until("it returns", lambda: lab.holds("d1") and not lab.holds("d2"))
 
 
+CORDONED = "{apiVersion: v1, kind: Node, metadata: {name: d1}, spec: {unschedulable: %s}}"
+
+
+@pytest.mark.parametrize("how", ["a cordoned node", "an annotation of the VirtualService"])
+def test_who_is_asked_to_stand_by_hands_over_before_it_lets_go_and_returns_when_it_may(lab: Lab, how: str) -> None:
+    def ask_to_stand_by(asked: bool) -> None:
+        if how == "a cordoned node":
+            (lab.manifests / "node.yaml").write_text(CORDONED % str(asked).lower())
+        else:
+            annotation = "annotations: {lvsdr.io/failover-from: d1}, " if asked else ""
+            (lab.manifests / "web.yaml").write_text((SERVICE % VIP).replace("{name: web", f"{{{annotation}name: web"))
+
+    lab.both()
+    ask_to_stand_by(True)
+    answers = []
+
+    def moved() -> bool:
+        answers.append(lab.ask())
+        return lab.holds("d2") and not lab.holds("d1")
+
+    lab.until("d2 has taken over", moved)
+    assert set(answers) <= {"w1", "w2"}
+    lab.agents["d2"].send_signal(signal.SIGTERM)
+    assert lab.agents["d2"].wait(15) == 0
+    lab.until("who stands by serves when nobody else can", lambda: lab.holds("d1") and lab.ask() in ("w1", "w2"))
+    lab.start("d2")
+    lab.until("d2 is back", lambda: lab.holds("d2") and not lab.holds("d1"))
+    ask_to_stand_by(False)
+    lab.until("d1 returns", lambda: lab.holds("d1") and not lab.holds("d2"))
+    assert lab.ask() in ("w1", "w2")
+
+
 def test_cleanup_on_exit_takes_the_tables_away(lab: Lab) -> None:
     lab.start("d1", "--cleanup-on-exit")
     lab.serving()
