@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv lint format unit sim contract net e2e test demo lab fuzz docs image rig rig-tools rig-build rig-up rig-down lock clean
+.PHONY: help venv lint format unit sim contract net e2e test demo lab bench fuzz docs image rig rig-tools rig-build rig-up rig-down lock clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -43,6 +43,9 @@ docs: $(READY) ## the pages of docs/ that are made from the tests
 
 fuzz: $(READY) ## five million damaged adverts for the decoder, on all cores (a minute or two)
 	$(PY) -m tests.fuzz.vrrp $(ARGS)
+
+bench: $(READY) ## the election beside keepalived, figures to build/bench.json; 16 min, 2 min with ARGS=--quick
+	$(PY) -m tests.bench $(ARGS)
 
 image: $(READY) ## the images, by Docker or buildah
 	$(RIG) image
