@@ -149,6 +149,26 @@ def test_the_address_of_a_node_is_refused_with_its_name() -> None:
     assert "192.168.139.102 is the address of node node2" in found.problems[0].message
 
 
+def test_a_class_with_version_2_takes_no_ipv6_address() -> None:
+    item = virtual_service(addresses=["192.168.139.123", "2001:db8::1"])
+    found = assign(snapshot(item, classes=[service_class(version=2, interval_ms=1000)]))
+    (problem,) = found.problems
+    assert (problem.condition, problem.reason) == ("Accepted", "AddressFamilyNotElected")
+    for word in ("2001:db8::1", "class default", "version 3"):
+        assert word in problem.message
+
+
+def test_routers_of_a_sync_group_are_ranked_alike() -> None:
+    items = [virtual_service(f"s{n}", addresses=[f"192.168.139.{120 + n}"], vrid=n) for n in range(1, 9)]
+
+    def rankings(group: str) -> set[tuple[str, ...]]:
+        found = assign(snapshot(*items, classes=[service_class(sync_group=group)])).assignments.values()
+        return {tuple(d.node for d in each.directors) for each in found}
+
+    assert len(rankings("edge")) == 1
+    assert len(rankings("")) > 1
+
+
 def test_named_directors_are_the_only_ones() -> None:
     fixed = service_class(directors={"dr2": 100, "dr1": 150}, selector={"no": "such"})
     (found,) = assign(snapshot(virtual_service(), classes=[fixed])).assignments.values()

@@ -2,11 +2,20 @@
 
 import json
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 import pytest
 
 from lvsagent.core.codec import CodecError, from_json, to_json
-from lvsapi.model import RealServer, Snapshot
+from lvsapi.model import Director, RealServer, Snapshot
+from lvsapi.vrrp import (
+    Announcements,
+    AuthenticationType,
+    InitialState,
+    TrackedCondition,
+    TrackedInterface,
+    Transport,
+)
 from tests.gen import assignment, endpoint_slice, node, service, service_class, snapshot, virtual_service
 
 pytestmark = pytest.mark.unit
@@ -14,10 +23,23 @@ pytestmark = pytest.mark.unit
 FULL = snapshot(
     virtual_service(assigned=assignment(), addresses=["10.0.0.1", "fd00::1"], ports=[80, 443], vrid=7, scheduler="wlc"),
     virtual_service("far", real_servers=["10.0.0.9"], namespace="other"),
-    classes=[service_class(selector={"a": "b"}, directors={"n": 3}, pools=["10.0.0.0/24", "fd00::/64"])],
+    classes=[
+        service_class(selector={"a": "b"}, directors={"n": 3}, pools=["10.0.0.0/24", "fd00::/64"]),
+        service_class(
+            "edge",
+            directors=[
+                Director(node="n", priority=3, initial_state=InitialState.ACTIVE, addresses=(ip_address("fe80::1"),))
+            ],
+            transport=Transport.UNICAST,
+            authentication=AuthenticationType.HMAC,
+            announcements=Announcements(repeat=5, on_lower_priority=False),
+            track_interfaces=(TrackedInterface(name="eth1", weight=-5),),
+            track_conditions=(TrackedCondition(type="Ready", weight=5),),
+        ),
+    ],
     services=[service()],
     slices=[endpoint_slice(ports=[("http", None, "TCP")])],
-    nodes=[node("n", "10.0.0.7", labels={"x": "y"})],
+    nodes=[node("n", "10.0.0.7", labels={"x": "y"}, standby="cordoned", conditions={"Ready": "True"})],
 )
 
 
