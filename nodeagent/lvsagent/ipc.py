@@ -104,6 +104,8 @@ class RouterConfig:
     """Send to these and hear these only; None: multicast. An empty list is a fault, not multicast."""
     sources: tuple[str, ...] = ()
     """Addresses of the other directors, adverts of others are foreign; empty: not known."""
+    source: str = ""
+    """Address that adverts leave from, where the interface has it; empty, or elsewhere: the interface's primary one."""
     authentication: Authentication = Authentication.NONE
     authentication_mode: AuthenticationMode = AuthenticationMode.ENFORCE
     key: str = ""

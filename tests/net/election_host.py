@@ -13,10 +13,12 @@ import time
 from pathlib import Path
 
 from lvsagent import ipc
+from lvsagent.vrrp import packet
 from tests.net.lan import Lan
 
 VIP = "10.0.0.200"
 VIP6 = "fd00::200"
+DR1, DR2, CLIENT = "10.0.0.11", "10.0.0.12", "10.0.0.1"
 
 
 def router(priority: int, **changes: object) -> ipc.RouterConfig:
@@ -62,7 +64,8 @@ class ElectionHost:
         if self.process is not None:
             self.process.wait(2)
         argv = [sys.executable, "-m", "lvsagent.election", "--run-dir", str(self.folder), "--state-dir"]
-        self.process = self.lan.popen(self.name, [*argv, str(self.folder)], log=self.folder / "log")
+        argv += [str(self.folder), "--keys-dir", str(self.folder / "keys")]
+        self.process = self.lan.popen(self.name, argv, log=self.folder / "log")
         deadline = time.monotonic() + 10
         self.close()
         while True:
@@ -139,6 +142,48 @@ class ElectionHost:
         """Causes of the changes of state so far, as the agent hears them."""
         self.read()
         return [message.cause for message in self.messages if isinstance(message, ipc.StateChanged)]
+
+
+class Pair:
+    """Two directors whose election runs without a wish, and a host that is none."""
+
+    def __init__(self, lan: Lan, folder: Path) -> None:
+        self.lan = lan
+        self.dr1 = ElectionHost(lan, "dr1", f"{DR1}/24", folder, "fd00::11/64", "fe80::11/64")
+        self.dr2 = ElectionHost(lan, "dr2", f"{DR2}/24", folder, "fd00::12/64", "fe80::12/64")
+        lan.add_host("client", f"{CLIENT}/24", "fe80::1/64")
+        lan.run("client", ["ip", "route", "add", "224.0.0.0/4", "dev", "eth0"])
+        self.dr1.start()
+        self.dr2.start()
+
+    def forge(self, priority: int, *, interval: int = 10, address: str = VIP, to: str = "224.0.0.18") -> None:
+        """One advert of the client for VRID 51."""
+        forger = self.lan.socket("client", socket.AF_INET, socket.SOCK_RAW, packet.PROTOCOL)
+        forger.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 255)
+        forger.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 255)
+        said = packet.Advertisement(
+            virtual_router_id=51,
+            priority=priority,
+            interval=interval,
+            addresses=(socket.inet_aton(address),),
+            source=socket.inet_aton(CLIENT),
+        )
+        forger.sendto(packet.encode(said, destination=socket.inet_aton(to)), (to, 0))
+
+    def close(self) -> None:
+        """Hang up."""
+        self.dr1.close()
+        self.dr2.close()
+
+
+def await_finding(host: ElectionHost, finding: ipc.Finding, *words: str, timeout: float = 5.0) -> None:
+    """Wait until the host's first router has noticed that, with these words in the sentence."""
+    end = time.monotonic() + timeout
+    while True:
+        text = host.statistics().routers[0].findings.get(finding, "")
+        if text and all(word in text for word in words):
+            return
+        assert time.monotonic() < end, f"{host.name} found {text!r}, not {words}; log: {host.log}"
 
 
 class Probe:

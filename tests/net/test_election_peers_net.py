@@ -9,62 +9,22 @@ from pathlib import Path
 import pytest
 
 from lvsagent import ipc
-from lvsagent.vrrp import packet
-from tests.net.election_host import VIP, VIP6, ElectionHost, router, router6
+from tests.net.election_host import CLIENT, DR1, DR2, VIP, VIP6, ElectionHost, Pair, await_finding, router, router6
 from tests.net.lan import Lan
 
 pytestmark = pytest.mark.net
-
-DR1, DR2, CLIENT = "10.0.0.11", "10.0.0.12", "10.0.0.1"
-
-
-class Pair:
-    """Two directors whose election runs without a wish, and a host that is none."""
-
-    def __init__(self, lan: Lan, folder: Path) -> None:
-        self.lan = lan
-        self.dr1 = ElectionHost(lan, "dr1", f"{DR1}/24", folder, "fd00::11/64", "fe80::11/64")
-        self.dr2 = ElectionHost(lan, "dr2", f"{DR2}/24", folder, "fd00::12/64", "fe80::12/64")
-        lan.add_host("client", f"{CLIENT}/24", "fe80::1/64")
-        lan.run("client", ["ip", "route", "add", "224.0.0.0/4", "dev", "eth0"])
-        self.dr1.start()
-        self.dr2.start()
-
-    def forge(self, priority: int, *, interval: int = 10, address: str = VIP, to: str = "224.0.0.18") -> None:
-        """One advert of the client for VRID 51."""
-        forger = self.lan.socket("client", socket.AF_INET, socket.SOCK_RAW, packet.PROTOCOL)
-        forger.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 255)
-        forger.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 255)
-        said = packet.Advertisement(
-            virtual_router_id=51,
-            priority=priority,
-            interval=interval,
-            addresses=(socket.inet_aton(address),),
-            source=socket.inet_aton(CLIENT),
-        )
-        forger.sendto(packet.encode(said, destination=socket.inet_aton(to)), (to, 0))
 
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[Pair]:
     with contextlib.ExitStack() as stack:
         pair = Pair(stack.enter_context(Lan()), tmp_path)
-        stack.callback(pair.dr1.close)
-        stack.callback(pair.dr2.close)
+        stack.callback(pair.close)
         yield pair
 
 
 def of(host: ElectionHost) -> ipc.RouterStatistics:
     return host.statistics().routers[0]
-
-
-def await_finding(host: ElectionHost, finding: ipc.Finding, *words: str, timeout: float = 5.0) -> None:
-    end = time.monotonic() + timeout
-    while True:
-        text = of(host).findings.get(finding, "")
-        if text and all(word in text for word in words):
-            return
-        assert time.monotonic() < end, f"{host.name} found {text!r}, not {words}; log: {host.log}"
 
 
 def test_unicast_adverts_reach_the_peers_and_nobody_else(pair: Pair) -> None:
@@ -133,10 +93,3 @@ def test_another_list_and_another_interval_are_taken_and_named(pair: Pair) -> No
     await_finding(pair.dr2, ipc.Finding.INTERVAL_DIFFERS, f"{DR1} announces 200 ms, this node 100 ms")
     assert not pair.dr2.holds()
     assert of(pair.dr1).findings == {}
-
-
-def test_a_firewall_that_drops_adverts_is_noticed(pair: Pair) -> None:
-    pair.lan.run("dr1", ["nft", "add table ip f; add chain ip f o { type filter hook output priority 0; }"])
-    pair.lan.run("dr1", ["nft", "add", "rule", "ip", "f", "o", "ip", "protocol", "112", "drop"])
-    pair.dr1.configure(router(110))
-    await_finding(pair.dr1, ipc.Finding.ADVERT_BLOCKED, "outgoing", "eth0")

@@ -129,3 +129,18 @@ def test_routers_of_a_sync_group_move_together(pair: Pair) -> None:
     assert "10.0.0.201/32" in pair.lan.addresses("dr2")
     assert pair.probe.gap(begin) <= 0.3, "the healthy one hands over before it lets go"
     assert "sync_group" in pair.dr1.transitions()
+
+
+def test_fault_07_a_process_that_crashes_again_and_again_does_not_drag_the_address_along(pair: Pair) -> None:
+    pair.configure()
+    begin = time.monotonic()
+    for _ in range(6):
+        pair.dr1.signal(signal.SIGKILL)
+        time.sleep(0.5)
+        pair.dr1.start()
+        time.sleep(0.7)
+    # two, and one more where the machine is so busy that an advert comes too late
+    assert pair.dr2.transitions().count("higher_priority") <= 2
+    assert pair.dr2.transitions().count("active_silent") <= 3
+    assert pair.dr2.holds()
+    assert pair.probe.gap(begin) <= 0.5

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from lvsagent import ipc
+from lvsagent.election import handoff
+from lvsagent.election.keys import Credentials, Keys
 from lvsagent.election.log import Log
 from lvsagent.election.router import Router, by_name, parameters
 from lvsagent.election.server import LARGEST_BACKLOG, LONGEST_LINE, MOST_CLIENTS, Client, Server
 from lvsagent.election.wish import WishStore
-from lvsagent.vrrp import machine
+from lvsagent.vrrp import auth, machine
 
 pytestmark = pytest.mark.unit
 
@@ -29,6 +31,11 @@ ROUTER = ipc.RouterConfig(
     priority=100,
 )
 WISH = ipc.Configure(generation=7, routers=(ROUTER,))
+
+
+def router_of(config: ipc.RouterConfig, refused: str | None = None) -> Router:
+    keys = Keys(Path("/nonexistent"), Log())
+    return Router.of(config, refused, Credentials(config, keys, auth.Clock(0.0, 0.0), 0.0))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +73,7 @@ def test_a_router_that_cannot_be_run_is_refused_with_field_value_and_remedy(
 ) -> None:
     config = replace(ROUTER, **changes)  # type: ignore[arg-type]
     assert by_name((config,)) == {"lab": (config, reason)}
-    assert Router.of(config, reason).statistics(lambda *_: True, 0.0).state == "Initialize"
+    assert router_of(config, reason).statistics(lambda *_: True, 0.0).state == "Initialize"
 
 
 @pytest.mark.parametrize(
@@ -102,7 +109,7 @@ def test_two_routers_do_not_share_an_address_or_a_virtual_router_id_on_one_inter
 
 def test_an_address_keeps_its_prefix_length_and_another_length_is_another_router() -> None:
     wide = replace(ROUTER, addresses=("10.0.0.200/24",))
-    router = Router.of(wide, None)
+    router = router_of(wide)
     assert router.statistics(lambda *_: True, 0.0).addresses_held == ("10.0.0.200/24",)
     assert router.is_another(ROUTER)
     assert not router.is_another(replace(wide, addresses=("10.0.0.200/24", "10.0.0.201/32"), priority=7))
@@ -114,7 +121,7 @@ def test_the_interval_is_what_an_advert_can_say() -> None:
 
 
 def test_every_transition_there_is_counts_from_zero() -> None:
-    transitions = Router.of(ROUTER, None).statistics(lambda *_: False, 0.0).transitions
+    transitions = router_of(ROUTER).statistics(lambda *_: False, 0.0).transitions
     assert transitions["Backup,Active,active_silent"] == 0
     assert transitions["Active,Backup,late_timer"] == 0
     assert len(transitions) == sum(map(len, machine.TRANSITIONS.values()))
@@ -310,3 +317,43 @@ def test_what_others_can_provoke_is_said_every_ten_seconds(capsys: pytest.Captur
         log.seldom(now, "10.0.0.1", "an advert was dropped", at=now)
     log.seldom(0.0, "10.0.0.2", "an advert was dropped", at="other")
     assert [line.split("=")[1] for line in capsys.readouterr().err.splitlines()] == ["0.0", "10.0", "other"]
+
+
+# --- what processes leave to one another --------------------------------------------------------------------------
+
+
+def test_a_restart_that_was_announced_counts_once_and_in_time(tmp_path: Path) -> None:
+    log = Log()
+    handoff.leave(tmp_path, {"a": 10.0, "b": 5.0}, log)
+    assert handoff.take(tmp_path, 6.0, log) == {"a"}
+    assert handoff.take(tmp_path, 6.0, log) == frozenset()
+
+
+def test_what_was_left_before_a_reboot_or_is_damaged_does_not_count(tmp_path: Path) -> None:
+    log, other_boot = Log(), tmp_path / "boot"
+    other_boot.write_text("another")
+    handoff.leave(tmp_path, {"a": 10.0}, log, other_boot)
+    assert handoff.take(tmp_path, 6.0, log) == frozenset()
+    assert handoff.started(tmp_path, 1.0, log, other_boot) == ()
+    assert handoff.started(tmp_path, 2.0, log) == ()
+    for damaged in ("", "[]", '{"until": 3}', "null"):
+        (tmp_path / handoff.FILE_NAME).write_text(damaged)
+        (tmp_path / handoff.STARTS_NAME).write_text(damaged)
+        assert handoff.take(tmp_path, 6.0, log) == frozenset()
+        assert handoff.started(tmp_path, 6.0, log) == ()
+
+
+def test_starts_are_remembered_until_an_orderly_end(tmp_path: Path) -> None:
+    log = Log()
+    assert [handoff.started(tmp_path, at, log) for at in (1.0, 2.0, 3.0)] == [(), (1.0,), (1.0, 2.0)]
+    handoff.ended(tmp_path)
+    assert handoff.started(tmp_path, 4.0, log) == ()
+    for at in range(50):
+        assert len(handoff.started(tmp_path, float(at), log)) <= 16
+
+
+def test_a_folder_that_cannot_be_written_costs_a_transition_only(tmp_path: Path) -> None:
+    log = Log()
+    (tmp_path / "file").write_text("")
+    handoff.leave(tmp_path / "file", {"a": 1.0}, log)
+    assert handoff.started(tmp_path / "file", 1.0, log) == ()

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from lvsagent.election.keys import Keys
 from lvsagent.election.log import Log
 from lvsagent.election.loop import Loop
 from lvsagent.election.server import Server
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             loop = Loop(
                 server=server,
                 store=store,
+                keys=Keys(arguments.keys_dir, log),
                 run_folder=arguments.run_dir,
                 log=log,
                 realtime=_request_realtime(log),
@@ -73,6 +75,12 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path(os.environ.get("LVS_STATE_DIR", "/var/lib/lvs-dr")),
         help="folder of the last wish (LVS_STATE_DIR; default %(default)s)",
+    )
+    parser.add_argument(
+        "--keys-dir",
+        type=Path,
+        default=Path(os.environ.get("LVS_KEYS_DIR", "/etc/lvs-dr/keys")),
+        help="folder of CLASS.password and CLASS.hmac.ID (LVS_KEYS_DIR; default %(default)s)",
     )
     parser.add_argument("--log-format", choices=("text", "json"), default="text")
     return parser

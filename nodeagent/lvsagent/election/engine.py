@@ -2,20 +2,22 @@
 
 import ipaddress
 import math
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from typing import Final, assert_never
 
 from lvsagent import ipc
 from lvsagent.election import router as routers
 from lvsagent.election import settle
+from lvsagent.election.blocked import Blocked
 from lvsagent.election.conflict import Conflicts
 from lvsagent.election.fence import Fence
+from lvsagent.election.keys import Credentials, Keys
 from lvsagent.election.log import Log
 from lvsagent.election.receive import Receiver
 from lvsagent.election.router import Router
 from lvsagent.election.transmit import Transmitter
 from lvsagent.election.wire import Wire
-from lvsagent.vrrp import group, machine, packet
+from lvsagent.vrrp import auth, group, machine, packet
 
 RETRY: Final = 0.2
 """Seconds until an interface or an address that made trouble is tried again."""
@@ -26,15 +28,30 @@ PATIENCE: Final = 1.0
 class Engine:
     """Owner of the routers."""
 
-    def __init__(self, *, wire: Wire, fence: Fence, log: Log, report: Callable[[ipc.StateChanged], None]) -> None:
+    def __init__(
+        self,
+        *,
+        wire: Wire,
+        fence: Fence,
+        keys: Keys,
+        clock: auth.Clock,
+        log: Log,
+        report: Callable[[ipc.StateChanged], None],
+        failures: tuple[float, ...] = (),
+    ) -> None:
+        """``failures``: when processes before this one were started that did not end in order."""
         self._wire = wire
+        self._keys = keys
+        self._clock = clock
+        self._failures = failures
         self._fence = fence
         self._log = log
         self._report = report
         self.routers: dict[str, Router] = {}
         self._transmitter = Transmitter(wire, log)
         self._receiver = Receiver(wire, log, self._heard)
-        self._conflicts = Conflicts(wire, log, lambda router, now: self._run(router, machine.Claimed(), now))
+        self._blocked = Blocked(wire, log)
+        self._conflicts = Conflicts(wire, log, self._contested, self._freed)
         self._virtual: frozenset[bytes] = frozenset()
         self._next_retry = math.inf
         self._ending = False
@@ -45,7 +62,8 @@ class Engine:
     def deadline(self) -> float:
         """When to call ``turn``; infinite when nothing is to be done by itself."""
         times = [router.machine.deadline for router in self.routers.values()]
-        times += [self._fence.deadline, self._next_retry]
+        times += [self._fence.deadline, self._next_retry, self._blocked.deadline]
+        times.append(self._conflicts.deadline(self.routers.values()))
         return min((moment for moment in times if moment is not None), default=math.inf)
 
     @property
@@ -69,6 +87,10 @@ class Engine:
         self._tick(now, active=True)
         readable = self._receiver.read(ready, self.routers.values(), now)
         self._tick(now, active=False)
+        if self._keys.refresh(now):
+            for router in self.routers.values():
+                router.credentials.refresh(self._keys, now)
+            self._settle_all(now)
         # After the adverts, which must not wait for a kernel that is busy with its links.
         if (renewal := self._fence.deadline) is not None and now >= renewal:
             self._fence.renew(now)
@@ -76,6 +98,8 @@ class Engine:
             self._read_monitor(now)
         if not (self._conflicts.read(ready, self.routers.values(), now) and readable):
             self._next_retry = min(self._next_retry, now + RETRY)
+        self._conflicts.step(self.routers.values(), now)
+        self._blocked.turn(ready, self.routers.values(), now)
         if now >= self._next_retry:
             self._next_retry = math.inf
             self._fence.retry()
@@ -85,6 +109,7 @@ class Engine:
 
     def configure(self, wish: ipc.Configure, now: float) -> None:
         """Make the wish true: what is no longer wanted first."""
+        self._keys.refresh(now)
         wanted = routers.by_name(wish.routers)
         for name, current in tuple(self.routers.items()):
             config, refused = wanted.get(name, (None, None))
@@ -94,10 +119,15 @@ class Engine:
                 del self.routers[name]
         for name, (config, refused) in wanted.items():
             if name not in self.routers:
-                self.routers[name] = Router.of(config, refused)
+                credentials = Credentials(config, self._keys, self._clock, now)
+                self.routers[name] = Router.of(config, refused, credentials)
+                self.routers[name].machine.damping.failures.extend(self._failures)
                 if refused is not None:
                     self._log("the router is refused", router=name, reason=refused)
-            self.routers[name].config = config
+            router = self.routers[name]
+            router.config = config
+            if not router.credentials.is_for(config):
+                router.credentials = Credentials(config, self._keys, self._clock, now)
         accepted = [router for router in self.routers.values() if router.refused is None]
         self._virtual = frozenset(
             address for router in accepted for address in routers.virtual_addresses(router.config)
@@ -108,9 +138,7 @@ class Engine:
             # An address that one router gave up after another had acquired it.
             missing = [a for a in router.machine.parameters.addresses if not self._fence.holds(router.index, a)]
             if router.active and missing:
-                router.address_errors += self._fence.acquire(
-                    router.index, missing, self._wire.addresses, router.prefixes
-                )
+                self._acquire(router, missing)
         self._coordinate(now)
 
     def resume(self, names: frozenset[str]) -> None:
@@ -137,6 +165,7 @@ class Engine:
 
     def close(self, now: float, suspended: Container[str] = ()) -> None:
         """Release what is still held, but by those suspended and not replaced meanwhile."""
+        self._blocked.close()
         for name, router in self.routers.items():
             if name not in suspended:
                 self._run(router, machine.Shutdown(), now)
@@ -163,7 +192,7 @@ class Engine:
             if not self._ending:
                 self._run(router, machine.Shutdown(patience=PATIENCE), now)
             return
-        found = settle.ground(router, self._wire, self._virtual, now)
+        found = router.credentials.problem or settle.ground(router, self._wire, self._virtual, now)
         problem = found if isinstance(found, str) else None
         if problem != router.problem and problem is not None:
             self._log("the router cannot run now; tried again", router=router.config.name, reason=problem)
@@ -175,12 +204,21 @@ class Engine:
             self._run(router, machine.Shutdown(machine.Cause.INTERFACE_LOST), now)
             self._fence.forget(router.index)
         router.index = found.vip_link.index
-        self._run(router, machine.Reconfigure(routers.parameters(router.config, found.source)), now)
+        self._reconfigure(router, routers.parameters(router.config, found.source), now)
+        resume = router.config.name in self._resuming
         if router.machine.state is machine.State.INITIALIZE:
             router.adopted = settle.leftovers(router, self._wire)
-        resume = router.config.name in self._resuming
+            if not resume:
+                router.probing.start(frozenset(router.machine.parameters.addresses) - frozenset(router.adopted), now)
         self._resuming -= {router.config.name}
         self._run(router, machine.Startup(resume), now)
+
+    def _reconfigure(self, router: Router, wanted: machine.Parameters, now: float) -> None:
+        """Other parameters in place. Addresses that are new are asked for first."""
+        router.probing.stop(kept=wanted.addresses)
+        if router.machine.state is not machine.State.INITIALIZE:
+            router.probing.start(frozenset(wanted.addresses) - frozenset(router.machine.parameters.addresses), now)
+        self._run(router, machine.Reconfigure(wanted), now)
 
     def _coordinate(self, now: float) -> None:
         """Routers of one sync group are Active together."""
@@ -206,9 +244,7 @@ class Engine:
                     self._transmitter.advertise(router, output, now)
                 case machine.Acquire(addresses):
                     router.adopted = ()
-                    router.address_errors += self._fence.acquire(
-                        router.index, addresses, self._wire.addresses, router.prefixes
-                    )
+                    self._acquire(router, addresses)
                 case machine.Release(addresses):
                     self._fence.release(router.index, addresses)
                 case machine.Announce(addresses):
@@ -218,8 +254,23 @@ class Engine:
                 case _:
                     assert_never(output)
 
+    def _acquire(self, router: Router, addresses: Iterable[bytes]) -> None:
+        """Hold these, but for those that may be a foreign host's."""
+        free = [address for address in addresses if address not in router.probing.withheld]
+        router.address_errors += self._fence.acquire(router.index, free, self._wire.addresses, router.prefixes)
+
+    def _freed(self, router: Router, addresses: list[bytes], now: float) -> None:
+        if router.active:
+            self._acquire(router, addresses)
+            self._contested(router, now)
+
+    def _contested(self, router: Router, now: float) -> None:
+        self._run(router, machine.Claimed(), now)
+
     def _changed(self, router: Router, previous: machine.State, state: machine.State, cause: machine.Cause) -> None:
         router.transitions[f"{previous},{state},{cause}"] += 1
+        if state is machine.State.INITIALIZE:
+            router.probing.stop()
         active = router.active_address()
         name = router.config.name
         self._log("state", router=name, previous=previous, state=state, cause=cause, active=active)
@@ -232,7 +283,9 @@ class Engine:
                 self._run(router, machine.Tick(), now)
 
     def _heard(self, router: Router, advert: packet.Advertisement, now: float) -> None:
-        self._run(router, machine.Received(advert), now)
+        if not router.active and advert.priority > 0:
+            router.probing.stop()  # whoever answers is this peer
+        self._run(router, machine.Received(advert, advert.authenticated), now)
         if router.adopted and router.machine.state is machine.State.BACKUP and advert.priority > 0:
             self._disown(router)
 

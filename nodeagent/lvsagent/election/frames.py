@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Final
 
 from lvsagent.election import bpf
-from lvsagent.vrrp import arp, ndp
+from lvsagent.vrrp import arp, ndp, packet, probe
 
 # Not in the socket module of Python 3.11 (linux/if_packet.h).
 SOL_PACKET: Final = 263
 PACKET_IGNORE_OUTGOING: Final = 23
+PACKET_OTHERHOST: Final = 3
+ETHERTYPE_IPV4: Final = 0x0800
 
 
 class FrameSocket:
@@ -71,6 +73,10 @@ class ArpSocket(FrameSocket):
         """The frame that says that the address is here."""
         return arp.announcement(address, self.mac)
 
+    def probe(self, address: bytes) -> bytes:
+        """The frame that asks whether somebody has the address."""
+        return probe.arp_probe(address, self.mac)
+
     def claims(self) -> list[arp.Claim]:
         """What others claimed since the last call. Raises OSError."""
         return [claim for frame in self.receive() if (claim := arp.parse(frame)) is not None]
@@ -104,12 +110,66 @@ class NdSocket(FrameSocket):
         """The frame that says that the address is here."""
         return ndp.announcement(address, self.mac, forwards=self._forwards)
 
+    def probe(self, address: bytes) -> bytes:
+        """The frame that asks whether somebody has the address."""
+        return ndp.probe(address, self.mac)
+
     def claims(self) -> list[arp.Claim]:
         """What others claimed since the last call. Raises OSError."""
         return [claim for frame in self.receive() if (claim := ndp.parse(frame)) is not None]
 
 
 NeighborSocket = ArpSocket | NdSocket
+
+
+class Tap:
+    """Adverts on an interface as they come from the wire, whatever a firewall does with them afterwards."""
+
+    def __init__(self, interface: str, family: int, virtual_router_ids: Iterable[int]) -> None:
+        """Raises OSError: no CAP_NET_RAW, no such interface."""
+        self.interface = interface
+        protocol = packet.PROTOCOL
+        if family == 4:
+            program: list[bpf.Instruction] = [
+                (bpf.LOAD_BYTE, 0, 0, 23),
+                (bpf.JUMP_EQUAL, 1, 0, protocol),
+                bpf.NOTHING,
+                (bpf.LOAD_X_HEADER_LENGTH, 0, 0, 14),
+                (bpf.LOAD_BYTE_INDIRECT, 0, 0, 15),
+            ]
+        else:
+            program = [
+                (bpf.LOAD_BYTE, 0, 0, 20),
+                (bpf.JUMP_EQUAL, 1, 0, protocol),
+                bpf.NOTHING,
+                (bpf.LOAD_BYTE, 0, 0, 55),
+            ]
+        opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+        try:
+            opened.setblocking(False)
+            opened.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+            bpf.attach(opened, [*program, *bpf.any_of(virtual_router_ids)])
+            opened.bind((interface, ETHERTYPE_IPV4 if family == 4 else ndp.ETHERTYPE_IPV6))
+        except BaseException:
+            opened.close()
+            raise
+        self._socket = opened
+        self._family = family
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def receive(self, limit: int = 64) -> Iterator[int]:
+        """Virtual router IDs of adverts that are meant for this node too; ``limit`` frames at most."""
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(limit):
+                frame, (_name, _type, kind, *_) = self._socket.recvfrom(128)
+                at = 14 + (4 * (frame[14] & 0x0F) if self._family == 4 else 40) + 1
+                if kind != PACKET_OTHERHOST and at < len(frame):
+                    yield frame[at]
 
 
 def _forwards(interface: str) -> bool:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from lvsagent.election.wish import BOOT_ID
+from lvsagent.vrrp.damping import REMEMBERED
 
 FILE_NAME: Final = "election.handoff"
+STARTS_NAME: Final = "election.starts"
 
 
 def leave(folder: Path, waited: Mapping[str, float], log: Callable[..., None], boot_id: Path = BOOT_ID) -> None:
@@ -39,3 +41,27 @@ def take(folder: Path, now: float, log: Callable[..., None], boot_id: Path = BOO
     with contextlib.suppress(OSError):
         path.unlink()
     return frozenset(name for name, until in waited.items() if same_boot and now < until)
+
+
+def started(folder: Path, now: float, log: Callable[..., None], boot_id: Path = BOOT_ID) -> tuple[float, ...]:
+    """Note this start. Returns when the processes before this one were started that did not end in order."""
+    boot = boot_id.read_text().strip()
+    path = folder / STARTS_NAME
+    before: list[float] = []
+    try:
+        content = json.loads(path.read_text())
+        if content["boot_id"] == boot:
+            before = [float(start) for start in content["starts"]][-REMEMBERED:]
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log("earlier starts cannot be read and are ignored", file=path, error=error)
+    with contextlib.suppress(OSError):  # then a crash is not remembered, nothing else
+        path.write_text(json.dumps({"boot_id": boot, "starts": [*before, now]}))
+    return tuple(before)
+
+
+def ended(folder: Path) -> None:
+    """This process, and whatever those before it went through, came to an orderly end."""
+    with contextlib.suppress(OSError):
+        (folder / STARTS_NAME).unlink()

@@ -10,11 +10,13 @@ from lvsagent import ipc
 from lvsagent.election import handoff
 from lvsagent.election.engine import Engine
 from lvsagent.election.fence import Fence
+from lvsagent.election.keys import Keys
 from lvsagent.election.log import Log
 from lvsagent.election.netlink import Rtnetlink
 from lvsagent.election.server import Server
 from lvsagent.election.wire import Wire
 from lvsagent.election.wish import WishStore
+from lvsagent.vrrp import auth
 
 STATISTICS: Final = 1.0
 """Seconds between Statistics."""
@@ -35,7 +37,15 @@ class Loop:
     """The process, minus its command line."""
 
     def __init__(
-        self, *, server: Server, store: WishStore, run_folder: Path, log: Log, realtime: bool, memory_locked: bool
+        self,
+        *,
+        server: Server,
+        store: WishStore,
+        keys: Keys,
+        run_folder: Path,
+        log: Log,
+        realtime: bool,
+        memory_locked: bool,
     ) -> None:
         self._server = server
         self._store = store
@@ -48,7 +58,15 @@ class Loop:
         self._epoll.register(server.fileno(), select.EPOLLIN)
         self._netlink = Rtnetlink()
         self._wire = Wire(self._netlink, self._epoll)
-        self._engine = Engine(wire=self._wire, fence=Fence(self._netlink, log), log=log, report=server.send)
+        self._engine = Engine(
+            wire=self._wire,
+            fence=Fence(self._netlink, log),
+            keys=keys,
+            clock=auth.Clock(time.time(), clock()),
+            log=log,
+            report=server.send,
+            failures=handoff.started(run_folder, clock(), log),
+        )
         self._generation = -1
         self._confirmed = True
         self._late_timers = 0
@@ -72,6 +90,7 @@ class Loop:
         while (suspended and clock() < notice) or (self._engine.serving_on and clock() < end):
             self._turn(notice if clock() < notice else end)
         self._engine.close(clock(), suspended)
+        handoff.ended(self._run_folder)
         if suspended:
             handoff.leave(self._run_folder, suspended, self._log)
         self._server.close()

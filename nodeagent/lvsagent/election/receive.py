@@ -1,6 +1,7 @@
 """Adverts as they come in: read, checked, given to the router that they are for."""
 
 import ipaddress
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
@@ -16,6 +17,11 @@ Heard = Callable[[Router, packet.Advertisement, float], None]
 
 PATIENCE: Final = 1.0
 """Seconds for which adverts may differ from ours: a changed wish, or the notice of a restart."""
+
+
+_OLD: Final = (packet.DropReason.STALE, packet.DropReason.REPLAY)
+DEAF: Final = 3.0
+"""Seconds of losing adverts after which their sender must have heard ours."""
 
 
 class Receiver:
@@ -44,6 +50,8 @@ class Receiver:
             policy = packet.Policy({identifier: router.expectation for identifier, router in here.items()})
             try:
                 for received in advert_socket.receive():
+                    for router in here.values():
+                        router.arrived = now
                     if isinstance(received, packet.Dropped):
                         self.dropped[received.reason] += 1
                     else:
@@ -68,11 +76,17 @@ class Receiver:
             hop_limit=outer.hop_limit,
             own_addresses=own,
             policy=policy,
+            wall=time.time(),
+            monotonic=now,
         )
         if isinstance(advert, packet.Dropped):
             self.dropped[advert.reason] += 1
             source = str(ipaddress.ip_address(outer.source))
-            self._log.seldom(now, source, "an advert was dropped", source=source, reason=advert.reason)
+            # by reason: whoever floods us chooses the source
+            self._log.seldom(now, advert.reason, "an advert was dropped", source=source, reason=advert.reason)
+            if advert.reason in _OLD and advert.virtual_router_id in here:
+                text = f"{source} sends adverts that were signed for another time ({advert.reason}): are clocks wrong?"
+                here[advert.virtual_router_id].findings.note(Finding.REPLAYED, text, now)
             if advert.reason is packet.DropReason.SOURCE and advert.virtual_router_id in here:
                 router = here[advert.virtual_router_id]
                 text = (
@@ -83,6 +97,7 @@ class Receiver:
             return
         router = here[advert.virtual_router_id]
         router.adverts_received += 1
+        router.heard = now
         _compare(router, advert, now)
         self._heard(router, advert, now)
 
@@ -98,6 +113,10 @@ def _compare(router: Router, advert: packet.Advertisement, now: float) -> None:
     if advert.interval != interval and advert.priority > 0:
         text = f"{source} announces {10 * advert.interval} ms, this node {10 * interval} ms"
     router.findings.doubt(Finding.INTERVAL_DIFFERS, text, now, PATIENCE)
+    worse = (advert.priority, advert.source) < (mine.effective_priority, mine.source)
+    if router.active and worse and advert.priority > 0:
+        text = f"{source} with priority {advert.priority} stays Active beside this node: it does not hear our adverts"
+        router.findings.doubt(Finding.ASYMMETRIC_PEER, text, now, DEAF, max(DEAF, 3 * mine.interval))
 
 
 def _listed(addresses: Iterable[bytes]) -> str:

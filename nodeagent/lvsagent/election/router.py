@@ -8,10 +8,15 @@ from typing import Final
 
 from lvsagent import ipc
 from lvsagent.election.findings import Findings
+from lvsagent.election.keys import Credentials
 from lvsagent.vrrp import arp, ip, machine, packet
+from lvsagent.vrrp.probe import Probing
 
 INTERVAL_RANGE: Final = range(10, 10 * packet.MAXIMUM_INTERVAL + 1)
 """Milliseconds that fit into an advert."""
+INSECURE: Final = (
+    "a VRRPv2 password crosses the wire in clear text: whoever is on the LAN can take the addresses; use HMAC"
+)
 
 
 def refusal(config: ipc.RouterConfig) -> str | None:
@@ -141,6 +146,7 @@ class Router:
     refused: str | None
     """Why it is not run at all."""
     machine: machine.VirtualRouter
+    credentials: Credentials
     problem: str | None = None
     """Why it does not run now; as last logged."""
     index: int = 0
@@ -148,7 +154,13 @@ class Router:
     adopted: tuple[bytes, ...] = ()
     """Leftovers of an earlier process, still on the interface."""
     carrier_lost: float | None = None
+    heard: float | None = None
+    """When the last advert that counts came in."""
+    arrived: float | None = None
+    """When its socket last had anything to read."""
     send_failed: bool = False
+    probing: Probing = field(default_factory=Probing)
+    """Addresses that may belong to a foreign host."""
     findings: Findings = field(default_factory=Findings)
     transitions: dict[str, int] = field(default_factory=_no_transitions)
     adverts_sent: int = 0
@@ -157,10 +169,11 @@ class Router:
     address_errors: int = 0
 
     @classmethod
-    def of(cls, config: ipc.RouterConfig, refused: str | None) -> "Router":
+    def of(cls, config: ipc.RouterConfig, refused: str | None, credentials: Credentials) -> "Router":
         wanted = config if refused is None else replace(config, family=4, addresses=())
         nowhere = bytes(4 if wanted.family == 4 else 16)
-        return cls(config=config, refused=refused, machine=machine.VirtualRouter(parameters(wanted, nowhere)))
+        started = machine.VirtualRouter(parameters(wanted, nowhere))
+        return cls(config=config, refused=refused, machine=started, credentials=credentials)
 
     @property
     def place(self) -> tuple[str, int]:
@@ -183,12 +196,6 @@ class Router:
         return all(ip.is_link_local(peer) for peer in self.peers)
 
     @property
-    def checksum(self) -> packet.ChecksumForm:
-        """Of IPv4 adverts sent."""
-        form = packet.ChecksumForm
-        return form.MESSAGE if self.config.checksum_without_pseudo_header else form.PSEUDO_HEADER
-
-    @property
     def directors(self) -> frozenset[bytes]:
         """The only senders of adverts that count; empty: not known."""
         return frozenset(self.peers or _all_packed(self.config.sources, self.config.family))
@@ -196,12 +203,7 @@ class Router:
     @property
     def expectation(self) -> packet.Expectation:
         """What the codec checks adverts against."""
-        mine = self.machine.parameters
-        return packet.Expectation(
-            version=mine.version,
-            interval=round(mine.interval * 100) if mine.version == 2 else 0,
-            sources=self.directors or None,
-        )
+        return self.credentials.expectation(self.directors or None)
 
     @property
     def active(self) -> bool:
@@ -232,6 +234,10 @@ class Router:
 
     def statistics(self, holds: Callable[[int, bytes], bool], now: float) -> ipc.RouterStatistics:
         """The counters, as the agent gets them. ``holds``: is this address held on the interface of this index?"""
+        if self.config.authentication is ipc.Authentication.PASSWORD:
+            self.findings.note(ipc.Finding.PASSWORD_INSECURE, INSECURE, now)
+        if self.credentials.problem:
+            self.findings.note(ipc.Finding.KEY_MISSING, self.credentials.problem, now)
         lengths = self.prefixes
         held = tuple(
             f"{ipaddress.ip_address(address)}/{lengths[address]}"

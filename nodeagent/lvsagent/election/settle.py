@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from lvsagent.election.netlink import Link
-from lvsagent.election.router import Router
+from lvsagent.election.router import Router, packed
 from lvsagent.election.wire import Wire
 from lvsagent.vrrp import machine
 
@@ -23,7 +23,8 @@ def ground(router: Router, wire: Wire, virtual: frozenset[bytes], now: float) ->
     """
     config = router.config
     link, vip_link = wire.link(config.interface), wire.link(config.vip_interface)
-    source = wire.source(router.place, virtual, router.machine.parameters.source, link_local=router.link_local)
+    preferred = packed(config.source, config.family) or router.machine.parameters.source
+    source = wire.source(router.place, virtual, preferred, link_local=router.link_local)
     if link is None or not link.up:
         return f"interface {config.interface} is missing or down"
     if vip_link is None or not vip_link.up:

@@ -28,12 +28,11 @@ class Transmitter:
             addresses=advert.addresses,
             source=mine.source,
             version=mine.version,
-            checksum=router.checksum,
         )
         trouble: Exception | None = None
         for destination in router.peers or (GROUPS[router.config.family],):
             try:
-                payload = packet.encode(said, destination=destination)
+                payload = router.credentials.encode(said, destination, now)
                 self._wire.adverts[router.place].send(payload, destination, mine.source)
                 router.adverts_sent += 1
             except (OSError, KeyError, ValueError) as error:

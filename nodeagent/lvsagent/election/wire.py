@@ -53,11 +53,11 @@ class Wire:
     def link(self, interface: str) -> Link | None:
         return self._links.get(interface)
 
-    def source(self, place: Place, virtual: frozenset[bytes], current: bytes, *, link_local: bool) -> bytes | None:
+    def source(self, place: Place, virtual: frozenset[bytes], preferred: bytes, *, link_local: bool) -> bytes | None:
         """The address that adverts come from; None: the interface has none.
 
-        IPv4: the interface's primary one that is not virtual. IPv6: a link-local one or a global one, not virtual; the
-        current one as long as it is there, for their order changes.
+        The preferred one as long as it is there; else, of IPv4, the primary one that is not virtual, and of IPv6 a
+        link-local one or a global one that is not virtual (their order changes).
         """
         interface, family = place
         link = self._links.get(interface)
@@ -72,8 +72,8 @@ class Wire:
             and not (there.fenced or there.address in virtual)
             and (there.scope >= SCOPE_LINK) == (family == 6 and link_local)
         ]
-        if family == 6 and current in found:
-            return current
+        if preferred in found:
+            return preferred
         return found[0] if found else None
 
     def changes(self, ours: Callable[[int, bytes], bool]) -> tuple[list[AddressEvent], bool]:
@@ -119,6 +119,14 @@ class Wire:
         self.neighbors[place] = fresh
         self._epoll.register(fresh.fileno(), select.EPOLLIN)
         return fresh
+
+    def register(self, opened: _Closable) -> None:
+        """Wake up for this socket too, until ``unregister``."""
+        self._epoll.register(opened.fileno(), select.EPOLLIN)
+
+    def unregister(self, opened: _Closable) -> None:
+        """Close a socket of ``register``."""
+        self._close(opened)
 
     def close(self) -> None:
         opened: list[_Closable] = [*self.adverts.values(), *self.neighbors.values(), self.monitor]

@@ -1,0 +1,90 @@
+"""Is an address taken? Asked before its first use, as hosts do (RFC 5227 section 2.1, RFC 4862 section 5.4). Pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from lvsagent.vrrp.arp import BROADCAST, ETHERTYPE_ARP, REQUEST
+
+PROBES: Final = 3
+SPACING: Final = 0.1
+"""Seconds between probes, and after the last one until it is known that nobody answers. RFC 5227 waits 1-2 s, for
+links that come up slowly; ours is up, and its peers' adverts are waited for meanwhile."""
+AGAIN: Final = 1.0
+"""Seconds from one series of probes to the next one, while somebody answers."""
+_HEAD: Final = ETHERTYPE_ARP.to_bytes(2) + bytes((0, 1, 8, 0, 6, 4)) + REQUEST.to_bytes(2)
+
+
+def arp_probe(address: bytes, mac: bytes) -> bytes:
+    """An Ethernet frame, the ARP probe: who has this address (4 bytes)? Its sender names none, so no cache changes."""
+    return BROADCAST + mac + _HEAD + mac + bytes(4) + bytes(6) + address
+
+
+@dataclass(slots=True)
+class _Question:
+    """About one address."""
+
+    begun: float
+    deadline: float
+    left: int = PROBES
+    answer: bytes | None = None
+    """MAC of who answered in this series."""
+    owner: bytes | None = None
+    """MAC of who answered in the series before."""
+
+
+@dataclass(slots=True)
+class Probing:
+    """Addresses of one router that are not to be used yet. Times are seconds on one clock."""
+
+    _questions: dict[bytes, _Question] = field(default_factory=dict)
+
+    @property
+    def deadline(self) -> float | None:
+        """When to call ``step``; None: nothing is asked."""
+        return min((question.deadline for question in self._questions.values()), default=None)
+
+    @property
+    def withheld(self) -> frozenset[bytes]:
+        """Not to be used now."""
+        return frozenset(self._questions)
+
+    @property
+    def owners(self) -> Mapping[bytes, bytes]:
+        """Address -> MAC of the host that has it."""
+        return {address: question.owner for address, question in self._questions.items() if question.owner}
+
+    def start(self, addresses: Iterable[bytes], now: float) -> None:
+        """Ask for these, those asked for already as before."""
+        for address in addresses:
+            self._questions.setdefault(address, _Question(now, now))
+
+    def stop(self, kept: Iterable[bytes] = ()) -> None:
+        """Ask no more, but for ``kept``: the others are not ours to use, or a peer of ours has them."""
+        wanted = frozenset(kept)
+        for address in self._questions.keys() - wanted:
+            del self._questions[address]
+
+    def answered(self, address: bytes, mac: bytes) -> None:
+        """A host with that MAC, not ours, says that it has the address."""
+        if (question := self._questions.get(address)) is not None:
+            question.answer = mac
+
+    def step(self, now: float) -> tuple[list[bytes], list[bytes]]:
+        """(addresses to send a probe for now, addresses that nobody has)."""
+        ask: list[bytes] = []
+        free: list[bytes] = []
+        for address, question in tuple(self._questions.items()):
+            if now < question.deadline:
+                continue
+            if question.left:
+                question.left -= 1
+                question.deadline = now + SPACING
+                ask.append(address)
+            elif question.answer is None:
+                del self._questions[address]
+                free.append(address)
+            else:
+                again = max(now, question.begun + AGAIN)
+                self._questions[address] = _Question(again, again, owner=question.answer)
+        return ask, free

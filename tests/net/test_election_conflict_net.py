@@ -1,0 +1,114 @@
+"""Addresses that foreign hosts have, adverts that a firewall drops, peers that hear nothing."""
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lvsagent import ipc
+from lvsagent.vrrp import arp
+from tests.net.election_host import VIP, VIP6, ElectionHost, Pair, Probe, await_finding, router, router6
+from tests.net.lan import Lan
+
+pytestmark = pytest.mark.net
+
+HELD, SECOND = f"{VIP}/32", "10.0.0.201/32"
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    with contextlib.ExitStack() as stack:
+        pair = Pair(stack.enter_context(Lan()), tmp_path)
+        stack.callback(pair.close)
+        yield pair
+
+
+def await_holding(host: ElectionHost, address: str, timeout: float = 3.0) -> None:
+    end = time.monotonic() + timeout
+    while not host.holds(address):
+        assert time.monotonic() < end, host.log
+        time.sleep(0.01)
+
+
+def test_fault_40_an_address_of_a_foreign_host_is_not_taken_until_that_host_gives_it_up(pair: Pair) -> None:
+    pair.lan.run("client", ["ip", "address", "add", HELD, "dev", "eth0"])
+    pair.dr1.configure(router(110, addresses=(HELD, SECOND)))
+    await_finding(pair.dr1, ipc.Finding.ADDRESS_CONFLICT, VIP, pair.lan.mac("client"), timeout=3)
+    assert pair.dr1.statistics().routers[0].state == "Active"
+    assert pair.dr1.holds(SECOND)
+    assert not pair.dr1.holds(HELD)
+    pair.lan.run("client", ["ip", "address", "delete", HELD, "dev", "eth0"])
+    await_holding(pair.dr1, HELD, timeout=3)
+    assert pair.dr1.statistics().routers[0].findings == {}
+
+
+def test_fault_40_the_same_for_ipv6(pair: Pair) -> None:
+    pair.lan.run("client", ["ip", "address", "add", f"{VIP6}/128", "dev", "eth0", "nodad"])
+    pair.dr1.configure(router6(110))
+    await_finding(pair.dr1, ipc.Finding.ADDRESS_CONFLICT, VIP6, pair.lan.mac("client"), timeout=3)
+    assert not pair.dr1.holds(f"{VIP6}/128")
+    pair.lan.run("client", ["ip", "address", "delete", f"{VIP6}/128", "dev", "eth0"])
+    await_holding(pair.dr1, f"{VIP6}/128", timeout=3)
+
+
+def test_fault_40_an_address_added_later_is_asked_for_too(pair: Pair) -> None:
+    pair.dr1.configure(router(110))
+    pair.dr1.await_holding()
+    pair.lan.run("client", ["ip", "address", "add", SECOND, "dev", "eth0"])
+    pair.dr1.configure(router(110, addresses=(HELD, SECOND)))
+    await_finding(pair.dr1, ipc.Finding.ADDRESS_CONFLICT, "10.0.0.201", timeout=3)
+    assert pair.dr1.holds()
+    assert not pair.dr1.holds(SECOND)
+
+
+def test_fault_40_an_active_peer_is_no_foreign_host(pair: Pair) -> None:
+    pair.dr2.configure(router(100))
+    pair.dr2.await_holding()
+    pair.lan.run("client", ["true"])
+    probe = Probe(pair.lan, "client")
+    with contextlib.closing(probe):
+        probe.await_answer()
+        begin = time.monotonic()
+        pair.dr1.configure(router(110))
+        pair.dr1.await_holding()
+        pair.dr2.await_holding(False)
+        time.sleep(0.2)
+        assert probe.gap(begin) <= 0.2
+    assert pair.dr1.statistics().routers[0].findings == {}
+
+
+def test_fault_40_who_claims_or_answers_for_an_address_that_we_hold_is_named(pair: Pair) -> None:
+    pair.dr1.configure(router(110, addresses=(HELD, SECOND)))
+    await_holding(pair.dr1, SECOND)
+    pair.lan.run("client", ["ip", "address", "add", SECOND, "dev", "eth0"])
+    await_finding(pair.dr1, ipc.Finding.ADDRESS_CLAIMED, "10.0.0.201", pair.lan.mac("client"))
+    thief = pair.lan.sniff("client")._socket
+    thief.send(arp.announcement(socket.inet_aton(VIP), bytes.fromhex("0200000000ff")))
+    await_finding(pair.dr1, ipc.Finding.ADDRESS_CLAIMED, VIP, "02:00:00:00:00:ff")
+    assert pair.dr1.holds()
+    assert pair.dr1.holds(SECOND)
+
+
+def test_fault_28_a_peer_that_hears_nothing_is_named(pair: Pair) -> None:
+    pair.dr1.configure(router(110))
+    pair.dr2.configure(router(100))
+    pair.dr1.await_holding()
+    pair.lan.cut("dr2", "to")
+    pair.dr2.await_holding()
+    await_finding(pair.dr1, ipc.Finding.ASYMMETRIC_PEER, "10.0.0.12", "priority 100")
+    assert pair.dr1.transitions() == ["startup", "active_silent"]
+
+
+@pytest.mark.parametrize("hook", ["output", "input"])
+def test_fault_42_a_firewall_that_drops_adverts_is_noticed(pair: Pair, hook: str) -> None:
+    pair.dr1.configure(router(110))
+    pair.dr2.configure(router(100))
+    pair.dr1.await_holding()
+    host = pair.dr1 if hook == "output" else pair.dr2
+    rules = f"table ip f {{ chain c {{ type filter hook {hook} priority 0; ip protocol 112 drop; }}; }}"
+    pair.lan.run(host.name, ["nft", rules])
+    word = "outgoing" if hook == "output" else "incoming"
+    await_finding(host, ipc.Finding.ADVERT_BLOCKED, word, "eth0")
