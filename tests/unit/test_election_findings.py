@@ -34,3 +34,12 @@ def test_a_doubt_becomes_a_finding_when_it_lasts_without_a_break() -> None:
     assert findings.current(101.9) == {}
     findings.doubt(DIFFERS, "so", 102.0, 1.0)
     assert findings.current(102.0) == {"IntervalDiffers": "so"}
+
+
+def test_a_doubt_that_pauses_begins_anew() -> None:
+    findings = Findings()
+    for now in (100.0, 102.0, 105.1):
+        findings.doubt(DIFFERS, "so", now, 3.0, pause=3.0)
+    assert findings.current(105.1) == {}
+    findings.doubt(DIFFERS, "so", 108.1, 3.0, pause=3.0)
+    assert findings.current(108.1) == {"IntervalDiffers": "so"}
