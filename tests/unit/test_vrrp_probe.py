@@ -40,8 +40,10 @@ def test_an_address_that_nobody_has_is_free_after_three_probes() -> None:
     assert probing.withheld == {A}
     asked, free, end = series(probing, 100.0)
     assert asked == [0.0, SPACING, 2 * SPACING]
-    assert (free, round(end - 100.0, 3)) == ([A], 3 * SPACING)
-    assert (probing.withheld, probing.owners, probing.deadline) == (frozenset(), {}, None)
+    assert (free, round(end - 100.0, 3)) == ([A], round(3 * SPACING, 3))
+    assert not probing.withheld
+    assert not probing.owners
+    assert probing.deadline is None
 
 
 def test_an_address_that_a_host_has_is_withheld_and_asked_for_again_every_second() -> None:
@@ -51,7 +53,7 @@ def test_an_address_that_a_host_has_is_withheld_and_asked_for_again_every_second
         probing.answered(A, OTHER)
         asked, free, _ = series(probing, begin)
         assert (asked, free) == ([0.0, SPACING, 2 * SPACING], [])
-        assert (probing.withheld, probing.owners) == ({A}, {A: OTHER})
+        assert (probing.withheld, probing.owners) == (frozenset((A,)), {A: OTHER})
     _, free, _ = series(probing, 100.0 + 2 * AGAIN)
     assert free == [A]
     assert probing.owners == {}
@@ -71,6 +73,6 @@ def test_answers_about_other_addresses_and_addresses_given_up_do_not_count() -> 
     probing.start([A, B], 100.0)
     probing.stop(kept=[B])
     probing.answered(A, OTHER)
-    assert (probing.withheld, probing.owners) == ({B}, {})
+    assert (probing.withheld, probing.owners) == (frozenset((B,)), {})
     probing.stop()
     assert probing.withheld == frozenset()

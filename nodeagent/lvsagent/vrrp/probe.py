@@ -1,6 +1,6 @@
 """Is an address taken? Asked before its first use, as hosts do (RFC 5227 section 2.1, RFC 4862 section 5.4). Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -50,7 +50,7 @@ class Probing:
         return frozenset(self._questions)
 
     @property
-    def owners(self) -> Mapping[bytes, bytes]:
+    def owners(self) -> dict[bytes, bytes]:
         """Address -> MAC of the host that has it."""
         return {address: question.owner for address, question in self._questions.items() if question.owner}
 
