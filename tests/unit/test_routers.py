@@ -65,6 +65,7 @@ def test_the_defaults_are_those_of_the_election() -> None:
         priority=250,
         ready=False,
         sources=("192.168.139.102", "192.168.139.103"),
+        source="192.168.139.101",
     )
 
 
@@ -137,6 +138,21 @@ def test_ipv6_sources_are_link_local_addresses_that_the_class_names() -> None:
     found = configured(6, transport=Transport.UNICAST, directors=named)
     assert found.sources == ("fe80::2", "fe80::3")
     assert found.unicast_peers == ("fe80::2", "fe80::3")
+
+
+def test_adverts_leave_from_the_address_that_the_others_expect() -> None:
+    two = facts("node1", "192.168.139.90/24", "192.168.139.101/24", "2001:db8::101/64", "fe80::101/64")
+    assert configured(where=two).source == "192.168.139.101"
+    assert configured(6, two).source == "", "a Node names no link-local address"
+    named = [
+        Director(node=f"node{n}", priority=n, addresses=(ip_address(f"2001:db8::10{n}"), ip_address(f"fe80::10{n}")))
+        for n in (1, 2, 3)
+    ]
+    assert configured(6, two, directors=named).source == "fe80::101"
+    routed = [replace(item, addresses=item.addresses[:1]) for item in named]
+    found = configured(6, two, directors=routed, transport=Transport.UNICAST)
+    assert (found.source, found.unicast_peers) == ("2001:db8::101", ("2001:db8::102", "2001:db8::103"))
+    assert configured(where=facts("node1", "10.9.9.1/24"), interface="eth0").source == ""
 
 
 def test_unicast_without_any_known_peer_is_refused_and_the_remedy_named() -> None:

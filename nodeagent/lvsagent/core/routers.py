@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from lvsagent.core.state import Interface, NodeFacts
 from lvsagent.ipc import Authentication, AuthenticationMode, RouterConfig, TrackedInterface
@@ -67,6 +68,7 @@ def router_of(
         standby=facts.node in router.standby,
         unicast_peers=peers,
         sources=_sources(router.family, interface, others),
+        source=_source(router.family, interface, own, peers),
         authentication=Authentication(vrrp.authentication),
         authentication_mode=AuthenticationMode(vrrp.authentication_mode),
         key=router.class_name if proved else "",
@@ -119,6 +121,16 @@ def _sources(family: int, interface: Interface, others: Iterable[Director]) -> t
             return ()
         found += map(str, own)
     return tuple(found)
+
+
+def _source(family: int, interface: Interface, own: Director, peers: tuple[str, ...] | None) -> str:
+    """Where this node's adverts shall come from, so that it is in the others' ``sources``; empty: not known."""
+    there = {network.ip for network in interface.addresses}
+    known = [a for a in own.addresses if a.version == family and a in there]
+    if family == 6:
+        routed = any(not ip_address(peer).is_link_local for peer in peers or ())
+        known = [a for a in known if a.is_link_local is not routed]
+    return str(known[0]) if known else ""
 
 
 def _near(address: IPAddress, interface: Interface) -> bool:
