@@ -83,10 +83,16 @@ def main() -> int:
     try:
         settings = from_env(os.environ)
         configure_logs(settings)
-        return run(settings)
+        status = run(settings)
     except (SettingsError, Permanent) as error:
         print(f"lvs-operator: {error}", file=sys.stderr)
         return 2
+    # Everything is closed, but a thread may still wait in a watch: an interpreter that is taken down under it aborts
+    # now and then (seen as SIGABRT).
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":
