@@ -238,6 +238,27 @@ def test_who_is_asked_to_stand_by_hands_over_before_it_lets_go_and_returns_when_
     assert lab.ask() in ("w1", "w2")
 
 
+def test_two_directors_with_a_key_believe_one_another_and_one_without_serves_nothing(lab: Lab) -> None:
+    proved = CLASS + "  vrrp: {authentication: {type: HMAC}}\n"
+    (lab.manifests / "class.yaml").write_text(proved)
+    keys = lab.folder / "keys"
+    keys.mkdir()
+    lab.start("d1", "--keys-dir", str(keys))
+    lab.start("d2", "--keys-dir", str(keys))
+    lab.until("the missing key is named", lambda: lab.metric("d1", "lvs_vrrp_refused{") == 1)
+    assert not lab.holds("d1")
+    (keys / "default.hmac.1").write_text("hex:" + "5a" * 32)
+    (keys / "default.hmac.1").chmod(0o400)
+    lab.serving()
+    lab.until("d2 hears d1", lambda: lab.metric("d2", "lvs_vrrp_adverts_received_total{") > 0)
+    time.sleep(1.0)
+    assert lab.holds("d1")
+    assert not lab.holds("d2")
+    assert lab.metric("d2", 'lvs_vrrp_adverts_dropped_total{reason="auth_hmac"}') == 0
+    for host in ("d1", "d2"):
+        assert "5a5a" not in lab.log(host)
+
+
 def test_cleanup_on_exit_takes_the_tables_away(lab: Lab) -> None:
     lab.start("d1", "--cleanup-on-exit")
     lab.serving()
