@@ -80,8 +80,12 @@ def broken(mutation: Mutation) -> Iterator[list[Path]]:
         for copy in copies:
             shutil.copytree(ROOT / copy.name, copy, ignore=shutil.ignore_patterns("__pycache__", "*.md", "*.yaml"))
         target = Path(folder, mutation.file)
-        target.write_text(target.read_text().replace(mutation.old, mutation.new))
-        compile(target.read_text(), str(target), "exec")
+        text = target.read_text().replace(mutation.old, mutation.new)
+        try:
+            compile(text, mutation.file, "exec")
+        except SyntaxError as error:
+            raise Survived(f"what was broken is not Python any more: {error}") from error
+        target.write_text(text)
         yield copies
 
 

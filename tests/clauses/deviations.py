@@ -52,4 +52,11 @@ DEVIATIONS: Final = (
     Deviation(17, "64 addresses, and not an octet more than they need", "5.2.5, 7.1",
         "More than 64 addresses are refused, so that one packet costs little; so is an advert that is longer than its "
         "addresses, unless what follows is an HMAC trailer that is expected."),
+    Deviation(18, "Address lists that differ are reported in VRRPv2 too, not dropped", "3768 7.1",
+        "While a wish reaches one node after the other the lists differ for a moment; to drop the Active's adverts "
+        "then would make a second Active. The finding `AddressListDiffers` names both lists."),
+    Deviation(19, "A router that keeps failing waits before it preempts", "2.5",
+        "The RFC asks to log flapping. We log and count every change with its cause, and from the second failure "
+        "within ten minutes on, preemption waits 5 s, doubled each time up to 5 min. An address that nobody serves is "
+        "taken at once."),
 )  # fmt: skip

@@ -5,5 +5,6 @@ from typing import Final
 
 from tests.clauses.model import Mutation
 from tests.clauses.mutations_states import STATES
+from tests.clauses.mutations_wire import WIRE
 
-MUTATIONS: Final[Mapping[str, tuple[Mutation, ...]]] = {**STATES}
+MUTATIONS: Final[Mapping[str, tuple[Mutation, ...]]] = {**STATES, **WIRE}
