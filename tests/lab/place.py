@@ -1,6 +1,7 @@
 """The lab's five hosts on one LAN, and what can be done to them. Needs root and a kernel with ip_vs.
 
-dr1 .100  dr2 .101   directors: ens33 (heartbeat), ens37 (the VIP); each runs lvs-agent from a folder of manifests
+dr1 .100  dr2 .101   directors: ens33 (heartbeat), ens37 (the VIP); each runs lvs-agent from a folder of manifests, or
+                     keepalived with the lab's own configuration
 web1 .201 web2 .202  web servers with the VIP on lo
 client .50
 """
@@ -29,6 +30,7 @@ PORT = 80
 DIRECTORS = {"dr1": "192.168.139.100", "dr2": "192.168.139.101"}
 WEB_SERVERS = {"web1": "192.168.139.201", "web2": "192.168.139.202"}
 CLIENT = "192.168.139.50"
+PASSWORD = "1111"
 HEARTBEAT, UPLINK = "ens33", "ens37"
 COMMANDS = Path(sys.executable).parent
 TESTS = Path(__file__).resolve().parent.parent
@@ -38,8 +40,10 @@ SIOCGIFADDR = 0x8915
 class Place:
     """The running lab. A context manager that leaves nothing behind but its folder of logs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, keepalived: str = "") -> None:
+        """``keepalived``: the director that runs it."""
         self.folder = folder
+        self.keepalived = keepalived
         self.manifests = folder / "manifests"
         self.manifests.mkdir(parents=True)
         self.lan = Lan()
@@ -87,18 +91,19 @@ class Place:
         return self.lan.run(host, [str(COMMANDS / "lvs-node-init"), "--state-dir", str(self._state(host)), *role])
 
     def start(self, director: str) -> None:
-        """lvs-agent with its lvs-election, from the folder of manifests."""
+        """lvs-agent with its lvs-election, from the folder of manifests; or keepalived, all of it."""
         run = self.folder / "run" / director
         run.mkdir(parents=True, exist_ok=True)
+        if director == self.keepalived:
+            configuration = Path(__file__).parent / "keepalived" / f"{director}.conf"
+            argv = ["keepalived", "--dont-fork", "--log-console", "--use-file", str(configuration)]
+            for option, name in (("--pid", "main"), ("--vrrp_pid", "vrrp"), ("--checkers_pid", "checkers")):
+                argv += [option, str(run / f"{name}.pid")]
+        else:
+            argv = [str(COMMANDS / "lvs-agent"), "--manifests", str(self.manifests), "--node-name", director]
+            argv += ["--run-dir", str(run), "--state-dir", str(self._state(director)), "--keys-dir", str(self._keys())]
         self._agents[director] = self.lan.popen(
-            director,
-            [
-                str(COMMANDS / "lvs-agent"),
-                *("--manifests", str(self.manifests), "--node-name", director),
-                *("--run-dir", str(run), "--state-dir", str(self._state(director))),
-            ],
-            environment={"PYTHONDONTWRITEBYTECODE": "1"},
-            log=self.folder / f"{director}.log",
+            director, argv, environment={"PYTHONDONTWRITEBYTECODE": "1"}, log=self.folder / f"{director}.log"
         )
 
     def stop(self, director: str) -> int:
@@ -124,7 +129,8 @@ class Place:
     def repair(self, director: str) -> None:
         """Power on: a kernel that has forgotten everything, and the same start as ever."""
         self.lan.run(director, ["ipvsadm", "--clear"])
-        self.lan.run(director, ["ip", "address", "flush", "dev", "lo", "to", f"{VIP}/32"])
+        for interface in ("lo", UPLINK):
+            self.lan.run(director, ["ip", "address", "flush", "dev", interface, "to", f"{VIP}/32"])
         for port in (director, f"{director}-b"):
             self.lan.run(SWITCH, ["ip", "link", "set", "dev", port, "up"])
         self.prepare(director)
@@ -211,6 +217,15 @@ class Place:
         )
         self._loads.append(process)
         return process
+
+    def _keys(self) -> Path:
+        """The folder with the class's password, as a mounted Secret has it."""
+        folder = self.folder / "keys"
+        if not folder.exists():
+            folder.mkdir()
+            (folder / "lab.password").touch(mode=0o600)
+            (folder / "lab.password").write_text(PASSWORD)
+        return folder
 
     def _state(self, host: str) -> Path:
         path = self.folder / "state" / host

@@ -13,8 +13,8 @@ from tests.load.report import Report, failures, longest_gap, survivors, translat
 HELD = 20
 FIRST, SECOND = DIRECTORS
 MISSING = """\
-authentication PASS "1111"; health checks TCP_CHECK, HTTP_GET, SSL_GET with delay_loop and connect_timeout;
-lb_kind NAT and TUN: keepalived has them, this lab will get them with later issues."""
+health checks TCP_CHECK, HTTP_GET, SSL_GET with delay_loop and connect_timeout; lb_kind NAT and TUN: keepalived has
+them, this lab will get them with later issues."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,12 @@ class Anchor:
     why: str
 
 
-# 3 x Advertisement_Interval + Skew_Time (RFC 9568: (256 - 50)/256 of the interval), and a moment for the first answer.
+# 3 x Advertisement_Interval + Skew_Time ((256 - 50)/256 s in RFC 3768), and a moment for the first answer.
 SEED = {
     "stop": Anchor(f"{FIRST} is stopped in order", "0.93 s", 0.93, "not worse than keepalived"),
     "start": Anchor(f"{FIRST} is started again", "0.02 s", 0.5, "the old one serves until it hears the new one"),
     "repair": Anchor(f"{FIRST} is repaired", "0.02 s", 0.5, "the old one serves until it hears the new one"),
-    "crash": Anchor(f"{FIRST} crashes", "3.04 s", 4.3, "3 s + skew 0.8 s of RFC 9568, and 0.5 s"),
+    "crash": Anchor(f"{FIRST} crashes", "3.04 s", 4.3, "3 s + skew 0.8 s of RFC 3768, and 0.5 s"),
 }
 FAST = {
     "crash": Anchor(f"{FIRST} crashes, 100 ms", "-", 1.0, "0.38 s of RFC 9568, within 1 s"),
@@ -59,14 +59,7 @@ class Story:
     def tell(self) -> int:
         """All of it; the exit status."""
         try:
-            self.begin()
-            self.who_answers()
-            self.stop("stop", SEED)
-            self.start("start", SEED)
-            self.crash("crash", SEED)
-            self.repair("repair", SEED)
-            self.faster()
-            self.end()
+            self.steps()
         except AssertionError as error:
             self.claims.check("the lab can go on", False, str(error))
             for director in DIRECTORS:
@@ -74,9 +67,22 @@ class Story:
         self.compare()
         return self.claims.close()
 
+    def steps(self) -> None:
+        self.begin()
+        self.who_answers()
+        self.stop("stop", SEED)
+        self.start("start", SEED)
+        self.crash("crash", SEED)
+        self.repair("repair", SEED)
+        self.faster()
+        self.end()
+
+    def who_runs_what(self) -> str:
+        return f"{FIRST} and {SECOND} run lvs-agent, no keepalived"
+
     def begin(self) -> None:
-        self.claims.heading(f"Five hosts on one LAN; {FIRST} and {SECOND} run lvs-agent, no keepalived, no Kubernetes")
         place = self.place
+        self.claims.heading(f"Five hosts on one LAN, no Kubernetes; {self.who_runs_what()}")
         for host in (*WEB_SERVERS, *DIRECTORS):
             place.prepare(host)
         place.use("manifests")
@@ -122,9 +128,12 @@ class Story:
         self.claims.heading(f"{FIRST} crashes (kill -9 of everything, ports down)")
         report = self._move(anchors[name], lambda: self.place.crash(FIRST), SECOND, alone=False)
         dropped = self.place.wait_for(lambda: not self.place.holds(FIRST), 3.0)
-        self.claims.check(
-            f"the kernel of {FIRST} drops the VIP by itself (keepalived's keeps it until repaired by hand)", dropped
-        )
+        if self.place.keepalived == FIRST:
+            self.claims.say(f"the kernel of {FIRST} {'has dropped' if dropped else 'still has'} the VIP")
+        else:
+            self.claims.check(
+                f"the kernel of {FIRST} drops the VIP by itself (keepalived's keeps it until repaired by hand)", dropped
+            )
         return report
 
     def repair(self, name: str, anchors: dict[str, Anchor]) -> None:

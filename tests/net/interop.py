@@ -14,8 +14,11 @@ PROFILES: Final = (
     Profile(software=Software.KEEPALIVED, unicast=True),
     Profile(software=Software.KEEPALIVED, family=6),
     Profile(software=Software.KEEPALIVED, family=6, unicast=True),
+    Profile(software=Software.KEEPALIVED, version=2),
+    Profile(software=Software.KEEPALIVED, version=2, password="1111"),
     Profile(software=Software.FRR),
     Profile(software=Software.FRR, family=6),
+    Profile(software=Software.FRR, version=2),
 )
 RELEASES: Final = {Software.KEEPALIVED: "keepalived 2.2.7", Software.FRR: "FRR vrrpd 8.4"}
 INTRODUCTION: Final = """\
@@ -45,6 +48,10 @@ NOTES: Final = """
   back, it does not announce at all. Clients that learnt our address meanwhile keep it until their neighbour entry ages
   (these tests let it age at once). On nodes that loses nothing: a Backup has the VIP on `lo` and the same IPVS table.
   keepalived announces again.
+* An Active that was cut off and comes back does not know that somebody stood in for it, unless it hears that one's
+  advert. Ours says a last advert before it yields; keepalived does so only with `higher_prio_send_advert`: set it.
+  Without it, and with FRR, clients find our returning Active at its next announcement
+  (`announcements.refreshSeconds` of the class, 10 by default; 1 in these tests).
 * In IPv6 name the link-local address among the VIPs on both sides: it is the first in every advert, and keepalived
   before 2.3.3 drops adverts whose addresses are not its own.
 * FRR needs a macvlan with the virtual router's MAC address and the addresses on it; ours does not care (adverts are

@@ -18,6 +18,7 @@ from tests.net.lan import Frame, Lan
 
 VIRTUAL: Final = {4: ("10.0.0.200",), 6: ("fe80::200", "fd00::200")}
 """Virtual addresses by family; clients use the last."""
+KEY: Final = "lab"
 HOP_LIMIT: Final = 255
 VRRP: Final = 112
 """IP protocol."""
@@ -158,7 +159,10 @@ class Frr:
 class Contest:
     """Both routers run. A context manager."""
 
-    def __init__(self, profile: Profile, folder: Path, *, ours_is_better: bool) -> None:
+    def __init__(
+        self, profile: Profile, folder: Path, *, ours_is_better: bool, our_password: str | None = None
+    ) -> None:
+        """``our_password``: another one than the peer's."""
         self.profile = profile
         with contextlib.ExitStack() as stack:
             self.lan = stack.enter_context(Lan())
@@ -168,6 +172,8 @@ class Contest:
             if profile.family == 6:
                 for host in (OURS, PEER, CLIENT):
                     self._give_ipv6(host)
+            if profile.password:
+                give_password(self.ours, profile.password if our_password is None else our_password)
             self.ours.start()
             stack.callback(self.ours.close)
             self.ours.configure(self._our_router(BETTER if ours_is_better else WORSE))
@@ -183,23 +189,21 @@ class Contest:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def await_active(self, host: str, limit: float) -> float:
-        """Until that one, and only that one, serves, and clients find it. Seconds that it took to serve."""
-        begin = time.monotonic()
+    def await_active(self, host: str, limit: float) -> None:
+        """Until that one, and only that one, serves, and clients find it."""
+        self.await_serving(host, limit)
         other = PEER if host == OURS else OURS
-        self._await(lambda: self.serves(host), f"{host} does not serve within {limit:.2f} s", limit)
-        took = time.monotonic() - begin
         self._await(lambda: not self.serves(other), f"{other} does not stop serving", 1.0)
         self._await_found(host)
-        return took
 
-    def await_takeover(self, host: str, limit: float) -> float:
+    def await_takeover(self, host: str, limit: float) -> None:
         """Until that one serves, whatever the other, which is cut off, may think, and clients find it."""
-        begin = time.monotonic()
-        self._await(lambda: self.serves(host), f"{host} does not serve within {limit:.2f} s", limit)
-        took = time.monotonic() - begin
+        self.await_serving(host, limit)
         self._await_found(host)
-        return took
+
+    def await_serving(self, host: str, limit: float) -> None:
+        """Until that one serves."""
+        self._await(lambda: self.serves(host), f"{host} does not serve within {limit:.2f} s", limit)
 
     def serves(self, host: str) -> bool:
         """The host's kernel has the virtual address (FRR's: on a link with carrier)."""
@@ -250,12 +254,13 @@ class Contest:
         if one.unicast:
             changes["unicast_peers"] = (ADDRESSES[PEER][0 if one.family == 4 else 2],)
         if one.password:
-            changes |= {"authentication": ipc.Authentication.PASSWORD, "key": "lab"}
+            changes |= {"authentication": ipc.Authentication.PASSWORD, "key": KEY}
         return router(
             priority,
             family=one.family,
             addresses=prefixed(one.family),
             advertisement_interval_ms=round(one.interval * 1000),
+            announce_refresh_ms=1000,
             **changes,
         )
 
@@ -284,6 +289,14 @@ class Contest:
 
     def _logs(self) -> str:
         return f"\n--- ours:\n{self.ours.log[-3000:]}\n--- {self.profile.software}:\n{self.peer.log[-3000:]}"
+
+
+def give_password(host: ElectionHost, password: str) -> None:
+    """Into the file that a mounted Secret would bring."""
+    file = host.folder / "keys" / f"{KEY}.password"
+    file.parent.mkdir(exist_ok=True)
+    file.touch(mode=0o600)
+    file.write_text(password)
 
 
 def prefixed(family: int) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.claims import Claims
-from tests.lab.place import Place
+from tests.lab.mixed import MixedStory
+from tests.lab.place import DIRECTORS, Place
 from tests.lab.story import Story
 
 pytestmark = pytest.mark.net
@@ -16,3 +17,10 @@ def test_every_claim_of_the_lab_is_true(tmp_path: Path) -> None:
     with Place(tmp_path) as place:
         claims = Claims(sys.stdout)
         assert Story(place, claims).tell() == 0, [claim for claim in claims.made if not claim.true]
+
+
+@pytest.mark.parametrize("director", DIRECTORS)
+def test_every_claim_of_the_lab_is_true_with_keepalived_as_the_other_director(director: str, tmp_path: Path) -> None:
+    with Place(tmp_path, keepalived=director) as place:
+        claims = Claims(sys.stdout)
+        assert MixedStory(place, claims).tell() == 0, [claim for claim in claims.made if not claim.true]

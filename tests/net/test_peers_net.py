@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.net.interop import PROFILES
-from tests.net.peers import BETTER, OURS, PEER, SLACK, WORSE, Contest, Profile
+from tests.net.peers import BETTER, OURS, PEER, SLACK, WORSE, Contest, Profile, Software
 
 pytestmark = pytest.mark.net
 
@@ -28,3 +28,13 @@ def test_we_and_the_peer_replace_each_other_within_its_interval_and_ours(
 
         assert contest.release(better) < profile.after_release()
         contest.await_takeover(worse, SLACK)
+
+
+def test_with_another_password_each_ignores_the_other_and_serves(tmp_path: Path) -> None:
+    profile = Profile(software=Software.KEEPALIVED, version=2, password="1111")
+    with Contest(profile, tmp_path, ours_is_better=True, our_password="2222") as contest:
+        contest.await_takeover(OURS, profile.down(BETTER) + 2.0)
+        contest.await_serving(PEER, profile.down(WORSE) + SLACK)
+        dropped = {reason: count for reason, count in contest.dropped().items() if count}
+        assert list(dropped) == ["password"], dropped
+        assert contest.serves(OURS)
