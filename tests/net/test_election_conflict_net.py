@@ -10,7 +10,7 @@ import pytest
 
 from lvsagent import ipc
 from lvsagent.vrrp import arp
-from tests.net.election_host import VIP, VIP6, ElectionHost, Pair, Probe, await_finding, router, router6
+from tests.net.election_host import DR1, DR2, VIP, VIP6, ElectionHost, Pair, Probe, await_finding, router, router6
 from tests.net.lan import Lan
 
 pytestmark = pytest.mark.net
@@ -36,7 +36,12 @@ def await_holding(host: ElectionHost, address: str, timeout: float = 3.0) -> Non
 def test_fault_40_an_address_of_a_foreign_host_is_not_taken_until_that_host_gives_it_up(pair: Pair) -> None:
     pair.lan.run("client", ["ip", "address", "add", HELD, "dev", "eth0"])
     pair.dr1.configure(router(110, addresses=(HELD, SECOND)))
+    sniffer = pair.lan.sniff("client")
     await_finding(pair.dr1, ipc.Finding.ADDRESS_CONFLICT, VIP, pair.lan.mac("client"), timeout=3)
+    mac = bytes.fromhex(pair.lan.mac("dr1").replace(":", ""))
+    claims = [claim for _, frame in sniffer.frames() if (claim := arp.parse(frame)) is not None and claim.mac == mac]
+    assert socket.inet_aton(SECOND[:-3]) in {claim.address for claim in claims}
+    assert socket.inet_aton(VIP) not in {claim.address for claim in claims}
     assert pair.dr1.statistics().routers[0].state == "Active"
     assert pair.dr1.holds(SECOND)
     assert not pair.dr1.holds(HELD)
@@ -88,7 +93,7 @@ def test_fault_40_who_claims_or_answers_for_an_address_that_we_hold_is_named(pai
     thief = pair.lan.sniff("client")._socket
     thief.send(arp.announcement(socket.inet_aton(VIP), bytes.fromhex("0200000000ff")))
     await_finding(pair.dr1, ipc.Finding.ADDRESS_CLAIMED, VIP, "02:00:00:00:00:ff")
-    assert pair.dr1.holds()
+    assert pair.dr1.holds(), pair.dr1.log
     assert pair.dr1.holds(SECOND)
 
 
@@ -112,3 +117,63 @@ def test_fault_42_a_firewall_that_drops_adverts_is_noticed(pair: Pair, hook: str
     pair.lan.run(host.name, ["nft", rules])
     word = "outgoing" if hook == "output" else "incoming"
     await_finding(host, ipc.Finding.ADVERT_BLOCKED, word, "eth0")
+
+
+def test_fault_35_directors_between_which_multicast_is_lost_are_named(pair: Pair) -> None:
+    pair.lan.run("switch", ["nft", "add table bridge f; add chain bridge f c { type filter hook forward priority 0; }"])
+    pair.lan.run("switch", ["nft", "add", "rule", "bridge", "f", "c", "ip", "daddr", "224.0.0.18", "drop"])
+    pair.dr1.configure(router(110, sources=(DR2,)))
+    pair.dr1.await_holding()
+    pair.dr2.configure(router(100, sources=(DR1,)))
+    await_finding(pair.dr2, ipc.Finding.NO_PEERS_HEARD, VIP, DR1, pair.lan.mac("dr1"), timeout=10)
+    assert not pair.dr2.holds()  # it asked before it took the address
+    pair.lan.cut("dr1")
+    await_holding(pair.dr2, HELD)
+
+
+def test_fault_38_a_short_flap_of_the_interface_changes_nothing(pair: Pair) -> None:
+    slow = {"advertisement_interval_ms": 300}  # on a busy machine a flap is not as short as it should be
+    pair.dr1.configure(router(110, **slow))
+    pair.dr2.configure(router(100, **slow))
+    pair.dr1.await_holding()
+    pair.lan.unplug("dr1")
+    time.sleep(0.1)
+    pair.lan.heal("dr1")
+    time.sleep(0.5)
+    pair.lan.run("dr1", ["sh", "-c", "ip link set eth0 down; ip link set eth0 up"])
+    time.sleep(1.2)
+    assert pair.dr1.transitions() == ["startup", "active_silent"]
+    assert pair.dr2.transitions() == ["startup"]
+    assert pair.dr1.holds()
+
+
+def test_fault_38_an_interface_that_is_deleted_and_made_anew_serves_again(pair: Pair) -> None:
+    lan = pair.lan
+    pair.dr1.configure(router(110))
+    pair.dr1.await_holding()
+    lan.run("dr1", ["ip", "link", "delete", "eth0"])
+    await_problem(pair.dr1, "interface eth0 is missing")
+    peer = ["peer", "name", "eth0", "netns", lan.namespace("dr1")]
+    lan.run("switch", ["ip", "link", "add", "name", "dr1", "type", "veth", *peer])
+    lan.run("switch", ["ip", "link", "set", "dev", "dr1", "master", "bridge0", "up"])
+    lan.run("dr1", ["sh", "-c", "ip link set eth0 up; ip address add 10.0.0.11/24 dev eth0"])
+    await_holding(pair.dr1, HELD, timeout=1.5)
+
+
+def test_fault_38_a_renamed_interface_is_not_the_one_that_was_asked_for(pair: Pair) -> None:
+    pair.dr1.configure(router(110))
+    pair.dr1.await_holding()
+    pair.lan.run("dr1", ["ip", "link", "set", "eth0", "mtu", "1400"])
+    rename = "ip link set {0} down; ip link set {0} name {1}; ip link set {1} up"
+    pair.lan.run("dr1", ["sh", "-c", rename.format("eth0", "lan0")])
+    await_problem(pair.dr1, "interface eth0 is missing")
+    assert HELD not in pair.lan.addresses("dr1", "lan0")
+    pair.lan.run("dr1", ["sh", "-c", rename.format("lan0", "eth0")])
+    await_holding(pair.dr1, HELD)
+    assert pair.dr1.transitions() == ["startup", "active_silent", "interface_lost", "startup", "active_silent"]
+
+
+def await_problem(host: ElectionHost, problem: str) -> None:
+    end = time.monotonic() + 3
+    while host.statistics().routers[0].problem != problem:
+        assert time.monotonic() < end, host.log

@@ -12,6 +12,8 @@ from lvsagent.vrrp import arp
 
 WATCH: Final = 3.0
 """Seconds between questions for addresses that we hold: nobody else may answer."""
+ASK_DIRECTORS: Final = 1.0
+"""Seconds between questions for the other directors' MACs, at least."""
 PEER_SILENT: Final = 3.0
 """Seconds after an advert of another Active in which its claims are what they should be."""
 
@@ -73,15 +75,37 @@ class Conflicts:
 
     def _claimed(self, claim: arp.Claim, here: Iterable[Router], now: float) -> None:
         for router in here:
-            if claim.address in router.probing.withheld:
+            if claim.address in router.neighbor_directors:
+                router.director_macs[claim.mac] = claim.address
+            elif claim.address in router.probing.withheld:
                 router.probing.answered(claim.address, claim.mac)
             elif router.active and claim.address in router.machine.parameters.addresses:
                 address, mac = str(ipaddress.ip_address(claim.address)), claim.mac.hex(":")
                 self._log.seldom(now, address, "somebody claims the address", address=address, mac=mac)
                 if router.heard is None or now - router.heard > PEER_SILENT:
-                    text = f"{mac} claims {address} on {router.config.vip_interface}, which this node serves"
-                    router.findings.note(Finding.ADDRESS_CLAIMED, text, now)
+                    self._name(router, address, claim.mac, now)
                 self._contested(router, now)
+
+    def _name(self, router: Router, address: str, mac: bytes, now: float) -> None:
+        """Say who has our address although no other Active is heard."""
+        interface = router.config.vip_interface
+        if (director := router.director_macs.get(mac)) is not None:
+            text = (
+                f"director {ipaddress.ip_address(director)} ({mac.hex(':')}) serves {address} too, and no advert of it"
+                f" arrives on {interface}: is multicast or IP protocol 112 blocked between the directors?"
+            )
+            router.findings.note(Finding.NO_PEERS_HEARD, text, now)
+            router.findings.forget(Finding.ADDRESS_CLAIMED)
+            return
+        text = f"{mac.hex(':')} claims {address} on {interface}, which this node serves"
+        router.findings.note(Finding.ADDRESS_CLAIMED, text, now)
+        self._ask_directors(router, now)
+
+    def _ask_directors(self, router: Router, now: float) -> None:
+        """For their MACs, to know them by."""
+        if router.directors_asked is None or now - router.directors_asked >= ASK_DIRECTORS:
+            router.directors_asked = now
+            self._ask(router, router.neighbor_directors, now)
 
     def _ask(self, router: Router, addresses: Iterable[bytes], now: float) -> None:
         try:
@@ -94,10 +118,15 @@ class Conflicts:
 
     def _report(self, router: Router, now: float) -> None:
         """Addresses that this Active should serve and does not."""
-        owners = router.probing.owners
+        everybody = router.probing.owners
+        for address, mac in everybody.items():
+            if mac in router.director_macs:
+                self._name(router, str(ipaddress.ip_address(address)), mac, now)
+        owners = {address: mac for address, mac in everybody.items() if mac not in router.director_macs}
         if not owners:
             router.findings.forget(Finding.ADDRESS_CONFLICT)
             return
+        self._ask_directors(router, now)
         taken = ", ".join(f"{ipaddress.ip_address(a)} by {mac.hex(':')}" for a, mac in sorted(owners.items()))
         name = router.config.name
         text = f"used on {router.config.vip_interface} by a host that is no director, so not served here: {taken}"

@@ -3,6 +3,7 @@
 import ipaddress
 import math
 from collections.abc import Callable, Container, Iterable
+from dataclasses import replace
 from typing import Final, assert_never
 
 from lvsagent import ipc
@@ -132,7 +133,8 @@ class Engine:
         self._virtual = frozenset(
             address for router in accepted for address in routers.virtual_addresses(router.config)
         )
-        self._wire.watch([router.place for router in accepted], [router.vip_place for router in accepted])
+        tracked = [each.name for router in accepted for each in router.config.track_interfaces]
+        self._wire.watch([router.place for router in accepted], [router.vip_place for router in accepted], tracked)
         self._settle_all(now)
         for router in self.routers.values():
             # An address that one router gave up after another had acquired it.
@@ -192,19 +194,23 @@ class Engine:
             if not self._ending:
                 self._run(router, machine.Shutdown(patience=PATIENCE), now)
             return
-        found = router.credentials.problem or settle.ground(router, self._wire, self._virtual, now)
+        untracked = settle.lost_track(router, self._wire)
+        found = router.credentials.problem or untracked or settle.ground(router, self._wire, self._virtual, now)
         problem = found if isinstance(found, str) else None
         if problem != router.problem and problem is not None:
             self._log("the router cannot run now; tried again", router=router.config.name, reason=problem)
         router.problem = problem
         if isinstance(found, str):
-            self._run(router, machine.Shutdown(machine.Cause.INTERFACE_LOST), now)
+            # The interface that serves may be well although another one is not: nobody notices the hand-over then.
+            patience = PATIENCE if found == untracked else 0.0
+            self._run(router, machine.Shutdown(machine.Cause.INTERFACE_LOST, patience), now)
             return
         if router.index not in (0, found.vip_link.index):  # deleted and created anew between two looks
             self._run(router, machine.Shutdown(machine.Cause.INTERFACE_LOST), now)
             self._fence.forget(router.index)
         router.index = found.vip_link.index
-        self._reconfigure(router, routers.parameters(router.config, found.source), now)
+        wanted = routers.parameters(router.config, found.source)
+        self._reconfigure(router, replace(wanted, priority=settle.priority(router, self._wire)), now)
         resume = router.config.name in self._resuming
         if router.machine.state is machine.State.INITIALIZE:
             router.adopted = settle.leftovers(router, self._wire)
@@ -248,7 +254,8 @@ class Engine:
                 case machine.Release(addresses):
                     self._fence.release(router.index, addresses)
                 case machine.Announce(addresses):
-                    self._transmitter.announce(router, addresses, now)
+                    free = tuple(address for address in addresses if address not in router.probing.withheld)
+                    self._transmitter.announce(router, free, now)
                 case machine.StateChanged(previous, state, cause):
                     self._changed(router, previous, state, cause)
                 case _:

@@ -50,6 +50,10 @@ class Link:
     running: bool
     """Has carrier."""
 
+    @property
+    def working(self) -> bool:
+        return self.up and self.running
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:

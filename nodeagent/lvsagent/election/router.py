@@ -159,6 +159,9 @@ class Router:
     arrived: float | None = None
     """When its socket last had anything to read."""
     send_failed: bool = False
+    director_macs: dict[bytes, bytes] = field(default_factory=dict)
+    """MAC -> address of other directors, as far as it was asked for."""
+    directors_asked: float | None = None
     probing: Probing = field(default_factory=Probing)
     """Addresses that may belong to a foreign host."""
     findings: Findings = field(default_factory=Findings)
@@ -199,6 +202,11 @@ class Router:
     def directors(self) -> frozenset[bytes]:
         """The only senders of adverts that count; empty: not known."""
         return frozenset(self.peers or _all_packed(self.config.sources, self.config.family))
+
+    @property
+    def neighbor_directors(self) -> frozenset[bytes]:
+        """Those directors that can be asked for their MAC where the addresses are."""
+        return self.directors if self.config.interface == self.config.vip_interface else frozenset()
 
     @property
     def expectation(self) -> packet.Expectation:

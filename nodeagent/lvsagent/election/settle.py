@@ -25,17 +25,15 @@ def ground(router: Router, wire: Wire, virtual: frozenset[bytes], now: float) ->
     link, vip_link = wire.link(config.interface), wire.link(config.vip_interface)
     preferred = packed(config.source, config.family) or router.machine.parameters.source
     source = wire.source(router.place, virtual, preferred, link_local=router.link_local)
-    if link is None or not link.up:
-        return f"interface {config.interface} is missing or down"
-    if vip_link is None or not vip_link.up:
-        return f"interface {config.vip_interface} is missing or down"
+    if link is None or vip_link is None:
+        return f"interface {config.interface if link is None else config.vip_interface} is missing"
     if source is None:
         kind = "IPv4" if config.family == 4 else "link-local IPv6" if router.link_local else "global IPv6"
         return f"interface {config.interface} has no {kind} address"
-    if link.running and vip_link.running:
+    if link.working and vip_link.working:
         router.carrier_lost = None
-    elif _without_carrier(router, now):
-        return f"interface {config.interface} or {config.vip_interface} has no carrier"
+    elif _out_for_long(router, now):
+        return f"interface {config.interface if not link.working else config.vip_interface} is down or has no carrier"
     try:
         wire.open_adverts(router.place, link.index, source)
         wire.open_neighbors(router.vip_place, vip_link)
@@ -65,11 +63,35 @@ def listen(wire: Wire, routers: tuple[Router, ...]) -> None:
             address
             for router in routers
             if router.vip_place == place
-            for address in router.machine.parameters.addresses
+            for address in (*router.machine.parameters.addresses, *router.neighbor_directors)
         )
 
 
-def _without_carrier(router: Router, now: float) -> bool:
+def lost_track(router: Router, wire: Wire) -> str | None:
+    """The tracked interface without which the router must not run, and that is not well; None: there is none."""
+    for tracked in router.config.track_interfaces:
+        if tracked.weight == 0 and not _works(wire, tracked.name):
+            return f"tracked interface {tracked.name} is missing, down or has no carrier"
+    return None
+
+
+def priority(router: Router, wire: Wire) -> int:
+    """What tracking makes of the router's priority: 1-254, as keepalived's ``track_interface``; 255 never moves."""
+    wanted = router.config.priority
+    if wanted == machine.OWNER_PRIORITY:
+        return wanted
+    for tracked in router.config.track_interfaces:
+        if _works(wire, tracked.name) == (tracked.weight > 0):
+            wanted += tracked.weight
+    return max(1, min(machine.OWNER_PRIORITY - 1, wanted))
+
+
+def _works(wire: Wire, interface: str) -> bool:
+    link = wire.link(interface)
+    return link is not None and link.working
+
+
+def _out_for_long(router: Router, now: float) -> bool:
     """For longer than the peers wait. A flap that is shorter changes nothing."""
     if router.machine.state is machine.State.INITIALIZE:
         return True
