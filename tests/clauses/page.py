@@ -48,7 +48,7 @@ def page(shown: Iterable[Shown], proofs: Iterable[Proof]) -> str:
     text += _table(
         ("", "deviation", "sections", "what and why", "shown by"),
         [
-            (f"D{each.number}", each.title, each.sections, each.why, _names(tests, _about(each.number), Aspect.INSTEAD))
+            (f"D{each.number}", each.title, each.sections, each.why, _names(tests, {f"D{each.number}"}, Aspect.INSTEAD))
             for each in DEVIATIONS
         ],
     )
@@ -64,11 +64,6 @@ def _clause(clause: Clause, tests: tuple[Shown, ...]) -> tuple[str, ...]:
     }[clause.standing]
     texts = [f"{aspect}: {_names(tests, {clause.id}, aspect)}" for aspect in clause.standing.needs]
     return clause.id, clause.level, clause.section, clause.text, here, "<br>".join(texts)
-
-
-def _about(number: int) -> set[str]:
-    """Clauses that a deviation is about."""
-    return {clause.id for clause in CLAUSES if number in clause.deviations}
 
 
 def _names(tests: tuple[Shown, ...], clauses: set[str], aspect: Aspect) -> str:

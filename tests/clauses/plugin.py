@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.clauses.clauses import BY_ID
+from tests.clauses.deviations import DEVIATIONS
 from tests.clauses.model import Aspect
 
 
@@ -27,7 +28,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def _parse(words: tuple[str, ...], test: str) -> list[tuple[str, str]]:
     *identifiers, aspect = words
-    unknown = [word for word in identifiers if word not in BY_ID]
+    known = BY_ID.keys() | ({f"D{each.number}" for each in DEVIATIONS} if aspect == Aspect.INSTEAD else set())
+    unknown = [word for word in identifiers if word not in known]
     if unknown or not identifiers or aspect not in list(Aspect):
-        raise pytest.UsageError(f"{test}: clause{words}: must be identifiers of clauses.py and then {'/'.join(Aspect)}")
+        raise pytest.UsageError(f"{test}: clause{words}: must be identifiers and then {'/'.join(Aspect)}")
     return [(identifier, aspect) for identifier in identifiers]

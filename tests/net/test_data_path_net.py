@@ -72,6 +72,7 @@ def stick_to(pods: PodLan, node: str) -> None:
     pods.lan.run("client", ["ip", "neigh", "replace", VIP, "lladdr", mac, "dev", "eth0", "nud", "permanent"])
 
 
+@pytest.mark.clause("C58", "D4", "instead")
 def test_pods_of_every_node_answer_on_another_port_and_see_the_client(pods: PodLan) -> None:
     connections = [pods.connect(VIP, PORT) for _ in range(30)]
     assert {c.pod for c in connections} == EVERYBODY

@@ -22,6 +22,7 @@ def solicitation(source: bytes = VIP, option: bytes = b"") -> bytes:
     return bytes(frame)
 
 
+@pytest.mark.clause("D16", "instead")
 @pytest.mark.parametrize(("forwards", "flags"), [(False, 0x20), (True, 0xA0)])
 def test_an_announcement_is_the_unsolicited_advertisement_of_the_rfc(forwards: bool, flags: int) -> None:
     frame = ndp.announcement(VIP, MAC, forwards=forwards)

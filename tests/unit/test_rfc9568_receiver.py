@@ -149,7 +149,7 @@ def test_other_addresses_are_reported_and_not_dropped(addresses: tuple[bytes, ..
     assert node.findings(5.0) == {"AddressListDiffers": f"10.0.0.12 has {listed}, this node 10.0.0.200"}
 
 
-@pytest.mark.clause("V4", "instead")
+@pytest.mark.clause("V4", "D18", "instead")
 def test_other_addresses_are_no_reason_to_drop_in_version_2_either() -> None:
     node = Node(version=2)
     for second in range(5):

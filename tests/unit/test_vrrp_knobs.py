@@ -25,6 +25,7 @@ from tests.fakes.vrrp import ADVERT, DOWN, HIGHER, PARAMETERS, SKEW, VIP, active
 pytestmark = pytest.mark.unit
 
 
+@pytest.mark.clause("D15", "instead")
 def test_a_better_router_waits_the_preempt_delay_from_the_first_advert_of_the_worse_one() -> None:
     machine = backup(preempt_delay=5.0)
     for second in range(1, 6):
@@ -49,6 +50,7 @@ def test_the_preempt_delay_does_not_put_off_a_take_over_from_a_dead_one() -> Non
     assert machine.handle(Tick(), 1.0 + DOWN)[-1] == became(State.BACKUP, State.ACTIVE, Cause.ACTIVE_SILENT)
 
 
+@pytest.mark.clause("D15", "instead")
 def test_who_is_configured_active_waits_one_interval_only_and_still_gives_way() -> None:
     machine = backup(initially_active=True)
     assert machine.deadline == 1.0 + SKEW
@@ -57,6 +59,7 @@ def test_who_is_configured_active_waits_one_interval_only_and_still_gives_way() 
     assert backup(initially_active=True, standby=True).deadline == pytest.approx(3 + 255 / 256)
 
 
+@pytest.mark.clause("D13", "instead")
 def test_adverts_may_be_sent_more_often_than_the_interval_that_they_announce() -> None:
     machine = active(send_interval=0.25)
     assert machine._timer == 0.25
@@ -76,6 +79,7 @@ def test_the_skew_time_of_version_2_does_not_shrink_with_the_interval() -> None:
     assert machine.clamped_intervals == 0
 
 
+@pytest.mark.clause("V5", "held")
 def test_version_2_discards_a_losing_advert_in_silence_but_announces() -> None:
     assert active(version=2).handle(received(99), 0.5) == (Announce((VIP,)),)
 
@@ -102,6 +106,7 @@ def step(*members: VirtualRouter, now: float) -> list[Output]:
     return [output for router, event in group.decisions(members) for output in router.handle(event, now)]
 
 
+@pytest.mark.clause("D15", "instead")
 def test_routers_of_a_group_become_active_together_when_each_would_be() -> None:
     one, two = backup(grouped=True), backup(grouped=True)
     two.handle(received(200), 3.0)
@@ -169,6 +174,7 @@ def waits_to_preempt(machine: VirtualRouter, at: float) -> float:
     return now - at
 
 
+@pytest.mark.clause("D19", "instead")
 def test_the_first_failure_costs_nothing_and_further_ones_ever_more() -> None:
     machine = backup()
     waits: list[float] = []

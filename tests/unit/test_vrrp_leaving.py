@@ -43,6 +43,7 @@ def shutting_down() -> VirtualRouter:
     return machine
 
 
+@pytest.mark.clause("D12", "instead")
 def test_an_active_that_ends_says_farewell_three_times_and_serves_on() -> None:
     machine = shutting_down()
     assert machine.state is State.ACTIVE
@@ -123,6 +124,7 @@ def test_a_node_told_to_stand_by_hands_over_and_becomes_backup() -> None:
     assert machine.deadline == pytest.approx(0.6 + 3 + 255 / 256), "it waits with the lowest priority"
 
 
+@pytest.mark.clause("D15", "instead")
 def test_it_never_preempts_while_it_stands_by_and_takes_back_afterwards() -> None:
     machine = backup(standby=True)
     machine.handle(received(1, source=LOWER), 1.0)
@@ -178,6 +180,7 @@ def test_before_a_restart_the_backups_are_asked_to_wait_three_times() -> None:
     assert backup().handle(Suspend(6.0), 0.5) == ()
 
 
+@pytest.mark.clause("D15", "instead")
 def test_the_process_that_comes_back_is_active_at_once_and_says_the_old_interval() -> None:
     machine = router()
     assert machine.handle(Startup(resume=True), 7.0) == (

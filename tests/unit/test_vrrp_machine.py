@@ -45,6 +45,7 @@ pytestmark = pytest.mark.unit
 # --- 6.4.1 Initialize ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.clause("C17", "held")
 def test_the_owner_becomes_active_at_startup() -> None:
     machine = router(priority=255)
     assert machine.handle(Startup(), 5.0) == (
@@ -56,6 +57,7 @@ def test_the_owner_becomes_active_at_startup() -> None:
     assert machine._timer == 6.0
 
 
+@pytest.mark.clause("C18", "held")
 def test_any_other_router_becomes_backup_at_startup_and_sends_nothing() -> None:
     machine = router()
     assert machine.handle(Startup(), 5.0) == (became(State.INITIALIZE, State.BACKUP, Cause.STARTUP),)
@@ -73,12 +75,15 @@ def test_nothing_else_happens_before_startup(event: Event) -> None:
 # --- 6.4.2 Backup -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.clause("C24", "held")
 def test_a_backup_that_is_shut_down_says_nothing() -> None:
     machine = backup()
     assert machine.handle(Shutdown(), 1.0) == (became(State.BACKUP, State.INITIALIZE, Cause.SHUTDOWN),)
     assert machine.deadline is None
 
 
+@pytest.mark.clause("C25", "C51", "C56", "held")
+@pytest.mark.clause("D7", "instead")
 def test_a_backup_that_hears_nothing_takes_over_address_first_then_advert_then_announcement() -> None:
     machine = backup()
     assert machine.handle(Tick(), DOWN - 0.001) == ()
@@ -90,6 +95,7 @@ def test_a_backup_that_hears_nothing_takes_over_address_first_then_advert_then_a
     assert machine.active_address == OURS
 
 
+@pytest.mark.clause("C26", "held")
 def test_a_backup_takes_over_after_the_skew_time_when_the_active_says_farewell() -> None:
     machine = backup()
     machine.handle(received(200), 2.0)
@@ -99,6 +105,7 @@ def test_a_backup_takes_over_after_the_skew_time_when_the_active_says_farewell()
     assert machine.handle(Tick(), 2.5 + SKEW)[-1] == became(State.BACKUP, State.ACTIVE, Cause.ACTIVE_RELEASED)
 
 
+@pytest.mark.clause("C27", "held")
 @pytest.mark.parametrize("priority", [100, 101, 255])
 def test_an_advert_of_equal_or_higher_priority_keeps_a_backup_waiting(priority: int) -> None:
     machine = backup()
@@ -107,12 +114,14 @@ def test_an_advert_of_equal_or_higher_priority_keeps_a_backup_waiting(priority: 
     assert machine.active_address == LOWER
 
 
+@pytest.mark.clause("C27", "held")
 def test_a_backup_waits_by_the_interval_of_the_active() -> None:
     machine = backup()
     machine.handle(received(200, interval=50), 3.0)
     assert machine.deadline == 3.0 + 0.5 * DOWN
 
 
+@pytest.mark.clause("C28", "held")
 def test_a_backup_of_higher_priority_does_not_let_a_lower_one_put_it_off() -> None:
     machine = backup()
     machine.handle(received(99), 3.0)
@@ -120,6 +129,7 @@ def test_a_backup_of_higher_priority_does_not_let_a_lower_one_put_it_off() -> No
     assert machine.handle(Tick(), DOWN)[-1] == became(State.BACKUP, State.ACTIVE, Cause.PREEMPTION)
 
 
+@pytest.mark.clause("C27", "held")
 def test_without_preemption_a_lower_active_is_left_alone() -> None:
     machine = backup(preempt=False)
     machine.handle(received(1), 3.0)
@@ -137,6 +147,7 @@ def test_the_owner_preempts_even_when_told_not_to() -> None:
 # --- 6.4.3 Active -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.clause("C35", "held")
 def test_an_active_that_is_shut_down_says_farewell_and_lets_go() -> None:
     machine = active()
     assert machine.handle(Shutdown(), 0.5) == (
@@ -148,6 +159,7 @@ def test_an_active_that_is_shut_down_says_farewell_and_lets_go() -> None:
     assert machine.active_address is None
 
 
+@pytest.mark.clause("C36", "held")
 def test_an_active_advertises_every_interval_counted_from_the_deadline() -> None:
     machine = active()
     assert machine.handle(Tick(), 1.25) == (ADVERT,)
@@ -161,12 +173,15 @@ def test_an_active_that_missed_an_advert_does_not_send_two() -> None:
     assert machine.deadline == 4.5
 
 
+@pytest.mark.clause("C37", "held")
 def test_an_active_answers_anothers_farewell_at_once() -> None:
     machine = active()
     assert machine.handle(received(0), 0.1) == (ADVERT,)
     assert machine._timer == 1.1
 
 
+@pytest.mark.clause("C38", "held")
+@pytest.mark.clause("D8", "instead")
 def test_an_active_gives_way_to_a_higher_priority_and_takes_its_interval() -> None:
     machine = active()
     assert machine.handle(received(101, interval=200), 0.5) == (
@@ -178,6 +193,7 @@ def test_an_active_gives_way_to_a_higher_priority_and_takes_its_interval() -> No
     assert machine.active_address == LOWER
 
 
+@pytest.mark.clause("C39", "held")
 def test_of_equal_priority_the_greater_sender_address_wins_compared_unsigned() -> None:
     machine = active()
     assert machine.handle(received(100, source=HIGHER), 0.5)[-1] == became(
@@ -190,6 +206,7 @@ def test_of_equal_priority_the_greater_sender_address_wins_compared_unsigned() -
     )
 
 
+@pytest.mark.clause("C40", "held")
 def test_a_losing_advert_is_answered_at_once_and_the_address_announced_again() -> None:
     machine = active()
     assert machine.handle(received(99), 0.5) == (ADVERT, Announce((VIP,)))
@@ -206,6 +223,7 @@ def test_our_own_advert_is_ignored_in_every_state() -> None:
         assert machine.deadline == before
 
 
+@pytest.mark.clause("D9", "instead")
 def test_a_flood_of_losing_adverts_is_not_answered_with_a_flood() -> None:
     machine = active()
     sent = [output for step in range(100) for output in machine.handle(received(99), 0.5 + step / 1000)]
@@ -229,6 +247,7 @@ def test_a_claim_of_another_is_answered_while_active_only() -> None:
     assert machine.handle(Claimed(), 0.6) == ()
 
 
+@pytest.mark.clause("D10", "instead")
 def test_an_interval_far_above_ours_counts_as_four_of_ours() -> None:
     machine = backup()
     machine.handle(received(200, interval=400), 0.0)
@@ -237,6 +256,7 @@ def test_an_interval_far_above_ours_counts_as_four_of_ours() -> None:
     assert (machine.deadline, machine.clamped_intervals) == (4 * DOWN, 1)
 
 
+@pytest.mark.clause("D14", "instead")
 def test_repeated_farewells_do_not_put_the_take_over_off() -> None:
     machine = backup()
     machine.handle(received(0), 1.0)
@@ -244,6 +264,7 @@ def test_repeated_farewells_do_not_put_the_take_over_off() -> None:
     assert machine.deadline == 1.0 + SKEW
 
 
+@pytest.mark.clause("D11", "instead")
 @pytest.mark.parametrize("event", [Tick(), Claimed(), received(99)])
 def test_an_active_that_slept_too_long_listens_before_it_says_anything(event: Event) -> None:
     machine = active()
@@ -271,6 +292,7 @@ def test_other_parameters_do_not_end_the_active_state() -> None:
     assert machine._timer == 1.0
 
 
+@pytest.mark.clause("C56", "held")
 def test_an_address_more_leaves_the_others_alone_and_another_priority_leaves_all_alone() -> None:
     machine = active()
     more = replace(PARAMETERS, addresses=(VIP, VIP2))

@@ -57,11 +57,13 @@ def patched(payload: bytes, at: int, value: int) -> bytes:
     return bytes(changed)
 
 
+@pytest.mark.clause("D6", "instead")
 def test_we_send_what_keepalived_sends() -> None:
     assert encode(advert()) == KEEPALIVED
     assert encode(advert(priority=0)) == KEEPALIVED_LAST
 
 
+@pytest.mark.clause("C11", "held")
 def test_we_can_send_the_checksum_that_rfc_9568_writes() -> None:
     assert encode(advert(), checksum=ChecksumForm.MESSAGE) == RFC_9568
 
@@ -80,6 +82,7 @@ def test_an_ipv6_advert_is_what_keepalived_sends() -> None:
     assert got == advert(source=source, addresses=addresses)
 
 
+@pytest.mark.clause("C11", "breach")
 def test_an_ipv6_advert_without_pseudo_header_is_refused() -> None:
     source = SOURCE_V6
     sent = encode(advert(source=source, addresses=(source,)))
@@ -149,12 +152,14 @@ def test_a_wrong_advert_is_refused_by_name(payload: bytes, reason: DropReason) -
     assert read(payload, virtual_router_ids=frozenset({51})) == Dropped(reason)
 
 
+@pytest.mark.clause("D17", "instead")
 @pytest.mark.parametrize("count", [64, 65])
 def test_more_than_64_addresses_are_refused(count: int) -> None:
     got = read(encode(advert(addresses=(VIP,) * count)))
     assert isinstance(got, Advertisement) == (count == 64)
 
 
+@pytest.mark.clause("C2", "breach")
 @pytest.mark.parametrize("hop_limit", [0, 1, 254])
 def test_an_advert_that_was_forwarded_is_refused(hop_limit: int) -> None:
     assert read(KEEPALIVED, hop_limit=hop_limit) == Dropped(DropReason.TTL)
@@ -172,12 +177,14 @@ def test_a_source_that_is_no_host_is_refused(source: str) -> None:
     assert read(sent, source=sender, destination=destination) == Dropped(DropReason.SOURCE)
 
 
+@pytest.mark.clause("C13", "breach")
 def test_an_ipv6_router_without_link_local_address_first_is_refused() -> None:
     source = bytes.fromhex("fe80" + "00" * 13 + "01")
     sent = encode(advert(source=source, addresses=(bytes.fromhex("fd00" + "00" * 13 + "02"), source)))
     assert read(sent, source=source, destination=GROUP_V6) == Dropped(DropReason.LINK_LOCAL)
 
 
+@pytest.mark.clause("C10", "held")
 def test_the_reserved_bits_are_ignored() -> None:
     assert read(patched(KEEPALIVED, 4, 0xF0)) == advert(checksum=ChecksumForm.MESSAGE)
 
