@@ -45,6 +45,8 @@ class Finding(StrEnum):
     """A foreign host answers for a virtual address; not taken."""
     ADDRESS_CLAIMED = "AddressClaimed"
     """Somebody else's ARP or ND claims an address while we hold it."""
+    ADDRESS_REMOVED = "AddressRemoved"
+    """A program on this node deletes a virtual address again and again."""
     FOREIGN_ROUTER = "ForeignVRID"
     """A router that is no director of ours speaks on our VRID."""
     ADVERT_BLOCKED = "AdvertBlocked"
@@ -177,7 +179,7 @@ class RouterStatistics:
     adverts_sent: int
     adverts_received: int
     announcements_sent: int
-    """Gratuitous ARP requests and unsolicited neighbour advertisements."""
+    """Gratuitous ARP (request and reply together count once) and unsolicited neighbour advertisements."""
     address_errors: int
     intervals_clamped: int = 0
     """Adverts that announced an interval too long to be believed."""

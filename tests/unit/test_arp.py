@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvsagent.vrrp.arp import REFRESH, SCHEDULE, Announcements, Claim, announcement, parse
+from lvsagent.vrrp.arp import REFRESH, SCHEDULE, Announcements, Claim, announcement, announcing_reply, parse
 
 pytestmark = pytest.mark.unit
 
@@ -22,6 +22,11 @@ def patched(at: int, *values: int) -> bytes:
 
 def test_the_announcement_is_a_gratuitous_request_to_all() -> None:
     assert announcement(VIP, MAC) == GOLDEN
+
+
+def test_fault_36_the_other_form_is_a_gratuitous_reply_to_all() -> None:
+    assert announcing_reply(VIP, MAC) == patched(20, 0, 2, *MAC, *VIP, *MAC, *VIP)
+    assert parse(announcing_reply(VIP, MAC)) == Claim(VIP, MAC)
 
 
 @pytest.mark.parametrize("operation", [1, 2])

@@ -65,7 +65,9 @@ class AgentCollector(Collector):
         sent = CounterMetricFamily("lvs_vrrp_adverts_sent", "Adverts sent.", labels=["router"])
         received = CounterMetricFamily("lvs_vrrp_adverts_received", "Adverts accepted.", labels=["router"])
         announced = CounterMetricFamily(
-            "lvs_vrrp_announcements_sent", "Gratuitous ARP requests sent.", labels=["router"]
+            "lvs_vrrp_announcements_sent",
+            "Gratuitous ARP and unsolicited neighbour advertisements sent.",
+            labels=["router"],
         )
         for router in self._routers():
             about = [router.router, str(router.virtual_router_id), str(router.family), router.interface]

@@ -298,18 +298,20 @@ class Engine:
 
     def _read_monitor(self, now: float) -> None:
         taken, changed = self._wire.changes(self._fence.holds)
-        for event in taken:
-            for router in self.routers.values():
-                address = event.address.address
-                if router.index == event.address.index and address in router.machine.parameters.addresses:
-                    self._put_back(router, address, now)
+        for router in self.routers.values():
+            mine = router.machine.parameters.addresses
+            gone = [each.address.address for each in taken if each.address.index == router.index]
+            if router.active and (addresses := [address for address in gone if address in mine]):
+                self._put_back(router, addresses, now)
         if changed:
             self._wire.refresh()
             self._settle_all(now)
 
-    def _put_back(self, router: Router, address: bytes, now: float) -> None:
-        if router.active:
-            name = router.config.name
-            self._log.seldom(now, name, "somebody deleted the address; put back", address=ipaddress.ip_address(address))
-            router.address_errors += 1 + self._fence.acquire(router.index, (address,), (), router.prefixes)
-            self._run(router, machine.Claimed(), now)
+    def _put_back(self, router: Router, addresses: list[bytes], now: float) -> None:
+        name, first = router.config.name, ipaddress.ip_address(addresses[0])
+        self._log.seldom(now, name, "somebody deleted the address; put back", router=name, address=first)
+        router.address_errors += len(addresses)
+        router.address_errors += self._fence.acquire(router.index, addresses, (), router.prefixes)
+        self._run(router, machine.Claimed(), now)
+        if router.removed(now):
+            self._run(router, machine.Resign(machine.Cause.ADDRESS_LOST), now)

@@ -20,6 +20,14 @@ PATIENCE: Final = 1.0
 
 
 _OLD: Final = (packet.DropReason.STALE, packet.DropReason.REPLAY)
+_UNPROVED: Final = (
+    packet.DropReason.AUTH_TYPE,
+    packet.DropReason.PASSWORD,
+    packet.DropReason.AUTH_MISSING,
+    packet.DropReason.AUTH_MALFORMED,
+    packet.DropReason.AUTH_KEY,
+    packet.DropReason.AUTH_HMAC,
+)
 DEAF: Final = 3.0
 """Seconds of losing adverts after which their sender must have heard ours."""
 
@@ -87,19 +95,28 @@ class Receiver:
             if advert.reason in _OLD and advert.virtual_router_id in here:
                 text = f"{source} sends adverts that were signed for another time ({advert.reason}): are clocks wrong?"
                 here[advert.virtual_router_id].findings.note(Finding.REPLAYED, text, now)
-            if advert.reason is packet.DropReason.SOURCE and advert.virtual_router_id in here:
-                router = here[advert.virtual_router_id]
-                text = (
-                    f"{source} speaks with priority {outer.payload[2]} for virtual router {advert.virtual_router_id} on"
-                    f" {router.config.interface} and is no director: give one of both another virtual router ID"
-                )
-                router.findings.note(Finding.FOREIGN_ROUTER, text, now)
+            if advert.virtual_router_id in here:
+                _name_stranger(here[advert.virtual_router_id], outer, advert.reason, now)
             return
         router = here[advert.virtual_router_id]
         router.adverts_received += 1
         router.heard = now
         _compare(router, advert, now)
         self._heard(router, advert, now)
+
+
+def _name_stranger(router: Router, outer: Datagram, reason: packet.DropReason, now: float) -> None:
+    """An advert for our virtual router that was dropped: was it sent by somebody who is no director?"""
+    unproved = reason in _UNPROVED
+    if outer.source in router.directors or not (unproved or reason is packet.DropReason.SOURCE):
+        return
+    who = f"has not our key ({reason})" if unproved and not router.directors else "is no director"
+    text = (
+        f"{ipaddress.ip_address(outer.source)} speaks with priority {outer.payload[2]} for virtual router"
+        f" {router.config.virtual_router_id} on {router.config.interface} and {who}:"
+        " give one of both another virtual router ID"
+    )
+    router.findings.note(Finding.FOREIGN_ROUTER, text, now)
 
 
 def _compare(router: Router, advert: packet.Advertisement, now: float) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import ipaddress
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -14,6 +15,9 @@ from lvsagent.vrrp.probe import Probing
 
 INTERVAL_RANGE: Final = range(10, 10 * packet.MAXIMUM_INTERVAL + 1)
 """Milliseconds that fit into an advert."""
+REMOVALS: Final = 5
+"""Times that somebody deletes our addresses within REMOVALS_WITHIN seconds before another node may serve them."""
+REMOVALS_WITHIN: Final = 10.0
 INSECURE: Final = (
     "a VRRPv2 password crosses the wire in clear text: whoever is on the LAN can take the addresses; use HMAC"
 )
@@ -154,6 +158,8 @@ class Router:
     adopted: tuple[bytes, ...] = ()
     """Leftovers of an earlier process, still on the interface."""
     carrier_lost: float | None = None
+    removals: deque[float] = field(default_factory=lambda: deque(maxlen=REMOVALS))
+    """When somebody deleted addresses of ours."""
     heard: float | None = None
     """When the last advert that counts came in."""
     arrived: float | None = None
@@ -216,6 +222,19 @@ class Router:
     @property
     def active(self) -> bool:
         return self.machine.state is machine.State.ACTIVE
+
+    def removed(self, now: float) -> bool:
+        """Somebody deleted addresses of ours. True: again and again."""
+        self.removals.append(now)
+        if len(self.removals) < REMOVALS or now - self.removals[0] > REMOVALS_WITHIN:
+            return False
+        self.removals.clear()
+        text = (
+            f"a program on this node deletes addresses of {self.config.vip_interface} again and again: keep it away"
+            " from the interface (NetworkManager, systemd-networkd, scripts)"
+        )
+        self.findings.note(ipc.Finding.ADDRESS_REMOVED, text, now)
+        return True
 
     def is_another(self, config: ipc.RouterConfig) -> bool:
         """The parts that cannot change in place differ."""

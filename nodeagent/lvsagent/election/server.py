@@ -1,6 +1,7 @@
 """The unix socket at which the agent asks and listens. Nobody who is slow or wrong can hold up the election."""
 
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Callable, Iterable
@@ -43,6 +44,8 @@ class Server:
         self._listener.listen(MOST_CLIENTS)
         self._listener.setblocking(False)
         self._clients: list[Client] = []
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        """A file descriptor to turn a client away with when there is no other left."""
 
     def fileno(self) -> int:
         return self._listener.fileno()
@@ -55,7 +58,9 @@ class Server:
         """The next client; None: nobody, or there are too many."""
         try:
             connection, _ = self._listener.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._turn_away()
             return None
         connection.setblocking(False)
         if len(self._clients) >= MOST_CLIENTS:
@@ -65,6 +70,14 @@ class Server:
         client = Client(connection)
         self._clients.append(client)
         return client
+
+    def _turn_away(self) -> None:
+        """Without a free file descriptor: whoever waits at the socket would wake us up for ever."""
+        os.close(self._spare)
+        with contextlib.suppress(OSError):
+            self._listener.accept()[0].close()
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._log("no file descriptor is left for a client of the election socket; it was turned away")
 
     def receive(self, client: Client) -> list[ipc.Configure]:
         """The whole wishes that arrived from the client; it is dropped when it closes or sends something else."""
@@ -126,5 +139,6 @@ class Server:
         for client in self.clients:
             self.drop(client)
         self._listener.close()
+        os.close(self._spare)
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()

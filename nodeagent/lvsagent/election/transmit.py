@@ -45,12 +45,13 @@ class Transmitter:
             router.findings.note(Finding.ADVERT_BLOCKED, text, now)
 
     def announce(self, router: Router, addresses: tuple[bytes, ...], now: float) -> None:
-        """Gratuitous ARP requests, unsolicited neighbour advertisements."""
+        """Gratuitous ARP in both forms, unsolicited neighbour advertisements."""
         try:
             neighbors = self._wire.neighbors[router.vip_place]
             for address in addresses:
                 for _ in range(router.machine.parameters.announcing.repeat):
-                    neighbors.send(neighbors.announcement(address))
+                    for frame in neighbors.announcements(address):
+                        neighbors.send(frame)
                     router.announcements_sent += 1
         except (OSError, KeyError) as error:
             name = router.config.name

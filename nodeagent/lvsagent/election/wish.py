@@ -13,13 +13,15 @@ FILE_NAME: Final = "election.json"
 
 
 class WishStore:
-    """``election.json`` in the state folder. A full or read-only disk costs a log line, nothing else."""
+    """``election.json`` in the state folder. A full or read-only disk costs one log line, nothing else."""
 
     def __init__(self, folder: Path, log: Callable[..., None], boot_id: Path = BOOT_ID) -> None:
         self._path = folder / FILE_NAME
         self._log = log
         self._boot = boot_id.read_text().strip()
         self._saved: tuple[ipc.RouterConfig, ...] | None = None
+        self._failed = False
+        """Said already that wishes cannot be kept; the agent repeats its wish."""
 
     def save(self, wish: ipc.Configure) -> None:
         """Keep it, unless it is kept already. Not synced to the platter: a stall would cost the election its timers."""
@@ -32,8 +34,11 @@ class WishStore:
             unfinished.write_text(json.dumps(content, indent=1))
             unfinished.replace(self._path)
             self._saved = wish.routers
+            self._failed = False
         except OSError as error:
-            self._log("the wish could not be kept; a restart without the agent will serve nothing", error=error)
+            if not self._failed:
+                self._log("the wish could not be kept; a restart without the agent will serve nothing", error=error)
+            self._failed = True
 
     def load(self) -> ipc.Configure | None:
         """The kept wish with generation -1; None when there is none that can be read.

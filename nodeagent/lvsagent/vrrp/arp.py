@@ -1,7 +1,8 @@
 """Gratuitous ARP: frames, the claims of others, and when to announce (RFC 826, RFC 9568 section 6.4). Pure.
 
-Announcements are *requests* (op 1) with a target hardware address of all ones, as keepalived sends them: Linux ignores
-a reply that comes within a second of the last change of its entry.
+Announcements come in two forms, because there are switches and hosts that heed only one of them: the request (op 1)
+with a target hardware address of all ones, as keepalived sends it, and the reply (op 2) whose target is its sender,
+which Linux takes for gratuitous too and so believes at once.
 """
 
 from dataclasses import dataclass, field
@@ -53,6 +54,12 @@ class Claim:
 def announcement(address: bytes, mac: bytes) -> bytes:
     """An Ethernet frame, the gratuitous ARP request: this address (4 bytes) is at this hardware address (6 bytes)."""
     body = _FIXED + REQUEST.to_bytes(2) + mac + address + BROADCAST + address
+    return BROADCAST + mac + _ETHERTYPE + body
+
+
+def announcing_reply(address: bytes, mac: bytes) -> bytes:
+    """The same as a gratuitous ARP reply, to everybody."""
+    body = _FIXED + REPLY.to_bytes(2) + mac + address + mac + address
     return BROADCAST + mac + _ETHERTYPE + body
 
 

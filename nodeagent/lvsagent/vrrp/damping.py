@@ -24,7 +24,7 @@ class Damping:
     failures: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
 
     def failed(self, now: float) -> None:
-        """Its interface went away, it was not running for long, or its process died."""
+        """Its interface or its addresses went away, it was not running for long, or its process died."""
         self.failures.append(now)
 
     def wait(self, now: float) -> float:

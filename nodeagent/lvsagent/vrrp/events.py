@@ -49,6 +49,8 @@ class Cause(StrEnum):
     """We were told to stand by, and a successor was heard."""
     SYNC_GROUP = "sync_group"
     """Another router of the group is not Active any more, and a successor was heard."""
+    ADDRESS_LOST = "address_lost"
+    """Somebody on this node takes our addresses away again and again, and a successor was heard."""
     LATE_TIMER = "late_timer"
     """We were not running for so long that somebody may have replaced us."""
 
@@ -69,13 +71,14 @@ TRANSITIONS: Final[Mapping[Cause, frozenset[tuple[State, State]]]] = MappingProx
         Cause.HIGHER_ADDRESS: _TO_BACKUP,
         Cause.RESIGNED: _TO_BACKUP,
         Cause.SYNC_GROUP: _TO_BACKUP,
+        Cause.ADDRESS_LOST: _TO_BACKUP,
         Cause.LATE_TIMER: _TO_BACKUP,
     }
 )
 """All there are; anything else is our own fault and raises IllegalTransition."""
 
 
-FAILURES: Final = frozenset({Cause.INTERFACE_LOST, Cause.LATE_TIMER})
+FAILURES: Final = frozenset({Cause.INTERFACE_LOST, Cause.ADDRESS_LOST, Cause.LATE_TIMER})
 """Changes that count for damping."""
 
 
