@@ -58,7 +58,8 @@ NOTES: Final = """
   told apart by VRID and source address).
 * keepalived 2.2.7 sends unicast IPv6 adverts with the system's hop limit, 64; RFC 9568 has everybody drop all but 255,
   and so do we (counter `ttl`). On keepalived's node set `net.ipv6.conf.<interface>.hop_limit=255`, as these tests do.
-* With another PASS on either side each ignores the other and both serve: that is VRRPv2. Our counter `password` says so.
+* With another PASS on either side each ignores the other and both serve: that is VRRPv2. Our counter `password` says
+  so.
 * keepalived with `nopreempt`, and with the same addresses in another order, waits until we let go.
 * keepalived's `auth_hmac` needs 2.4 or later. Debian's newest (sid and experimental) is 2.3.4, so it was not run here;
   the trailer is held to the draft's vectors instead (`tests/unit/test_vrrp_auth.py`).
