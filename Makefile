@@ -44,7 +44,7 @@ docs: $(READY) ## the pages of docs/ that are made from the tests
 fuzz: $(READY) ## five million damaged adverts for the decoder, on all cores (a minute or two)
 	$(PY) -m tests.fuzz.vrrp $(ARGS)
 
-bench: $(READY) ## the election beside keepalived, figures to build/bench.json; 16 min, 2 min with ARGS=--quick
+bench: $(READY) ## the election beside keepalived, figures to build/bench.json; 14 min, 2 min with ARGS=--quick
 	$(PY) -m tests.bench $(ARGS)
 
 image: $(READY) ## the images, by Docker or buildah

@@ -77,4 +77,7 @@ def asking(pair: Pair) -> str:
     if not spacings:
         return ""
     late = spacings[int(0.99 * (len(spacings) - 1))]
-    return f"the client asked every {1000 * statistics.median(spacings):.1f} ms (p99 {1000 * late:.1f} ms)"
+    return (
+        f"the client asked every {1000 * statistics.median(spacings):.1f} ms "
+        f"(p99 {1000 * late:.1f}, longest {1000 * spacings[-1]:.0f} ms)"
+    )

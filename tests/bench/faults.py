@@ -5,7 +5,7 @@ import itertools
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.bench.capture import FinePoller, MiddlingPoller, Poller
+from tests.bench.capture import FinePoller, MiddlingPoller, Poller, hurry
 from tests.bench.context import Context, asking
 from tests.bench.figures import Figure, Statistic, Summary
 from tests.bench.sides import (
@@ -28,6 +28,9 @@ FINE_MS = 1000 * FinePoller.PERIOD
 COARSE_MS = 1000 * Poller.PERIOD
 
 Limits = dict[Statistic, float]
+STOP_LIMITS: Limits = {"max": 10}
+LOST_STOP_LIMITS: Limits = {"median": 10, "max": 50}
+"""Several farewells in a row may get lost."""
 
 
 def crash(pair: Pair, phase: float) -> Outage:
@@ -92,7 +95,7 @@ def figures_of(
 
 def crash_at_one_second(context: Context) -> list[Figure]:
     """Both sides at the same moment, side by side: they sleep nearly all the time."""
-    with context.pairs(OURS_1S, KEEPALIVED_1S) as pairs, ThreadPoolExecutor(2) as pool:
+    with context.pairs(OURS_1S, KEEPALIVED_1S) as pairs, ThreadPoolExecutor(2, initializer=hurry) as pool:
         halves = pool.map(lambda pair: context.in_turn([pair], crash_and_heal), pairs)
         found = {who: outages for half in halves for who, outages in half.items()}
         ours, anchor = pairs
@@ -178,7 +181,7 @@ def planned(context: Context) -> list[Figure]:
                     unit="ms",
                     ours=summary(ours, 0),
                     anchor=summary(anchor, 0),
-                    limits={"max": 10},
+                    limits=LOST_STOP_LIMITS if loss else STOP_LIMITS,
                     beside=True,
                     resolution=FINE_MS,
                     notes=asking(ours),

@@ -261,12 +261,12 @@ class Pair:
         raise BenchError(f"{self.profile.who}: dr1 does not serve alone after {timeout} s")
 
     def check_rate(self) -> None:
-        """Raises BenchError when dr1 does not send as often as its profile says: other figures would be measured."""
+        """Raises BenchError when dr1 sends far less often than its profile says: that would be another profile."""
         self.capture.restart()
         time.sleep(10 * self.profile.interval)
         found = spacings(self.capture.drain().of(SOURCES["dr1"]))
-        if not found or statistics.median(found) > 1.5 * self.profile.interval:
-            raise BenchError(f"{self.profile.who}: adverts every {found} s, not every {self.profile.interval} s")
+        if not found or statistics.median(found) > 4 * self.profile.interval:
+            raise BenchError(f"{self.profile.who}: adverts every {found[:3]} s, not every {self.profile.interval} s")
 
     def repair(self) -> None:
         """After a run that failed: no loss, no cut, both programs up, dr1 serving."""

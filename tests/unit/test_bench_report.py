@@ -56,6 +56,7 @@ def test_longer_than_the_anchor_is_missed_only_beyond_noise_and_resolution() -> 
     slow, quick = [300.0 + each for each in range(30)], [200.0 + each for each in range(30)]
     assert figure(slow, quick, beside=True).verdict == "missed"
     assert figure(quick, slow, beside=True).verdict == "held"
+    assert figure(slow, quick, beside=True, resolution=50.0).verdict == "missed"
     assert figure(slow, quick, beside=True, resolution=120.0).verdict == "held"
     assert figure([201.0 + each for each in range(30)], quick, beside=True).verdict == "held"
 
