@@ -59,12 +59,12 @@ class ElectionHost:
     def log(self) -> str:
         return (self.folder / "log").read_text()
 
-    def start(self) -> None:
-        """Start the process and connect to it."""
+    def start(self, *prefix: str, state: Path | None = None) -> None:
+        """Start the process and connect to it. ``prefix``: a command that runs it. ``state``: another state folder."""
         if self.process is not None:
             self.process.wait(2)
-        argv = [sys.executable, "-m", "lvsagent.election", "--run-dir", str(self.folder), "--state-dir"]
-        argv += [str(self.folder), "--keys-dir", str(self.folder / "keys")]
+        argv = [*prefix, sys.executable, "-m", "lvsagent.election", "--run-dir", str(self.folder)]
+        argv += ["--state-dir", str(state or self.folder), "--keys-dir", str(self.folder / "keys")]
         self.process = self.lan.popen(self.name, argv, log=self.folder / "log")
         deadline = time.monotonic() + 10
         self.close()
@@ -199,6 +199,9 @@ class Probe:
         self._socket = lan.socket(host, family, socket.SOCK_RAW, protocol)
         self._address = address
         self.answered: list[float] = []
+        self._asked: list[float] = []
+        """When each question was sent; its number is its index."""
+        self._heard: set[int] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work)
         self._thread.start()
@@ -208,9 +211,17 @@ class Probe:
         self._thread.join()
 
     def gap(self, since: float) -> float:
-        """The longest time between two answers after that moment (monotonic); until now when none came."""
-        times = [moment for moment in self.answered if moment >= since - 0.05] + [time.monotonic()]
-        return max((after - before for before, after in itertools.pairwise(times)), default=float("inf"))
+        """Seconds for which nobody answered, at the longest, since that moment (monotonic).
+
+        Counted in questions sent: what this client does not ask because the machine is busy is nobody's fault.
+        """
+        longest = unanswered = 0
+        newest = time.monotonic() - 0.05  # not answered yet, perhaps
+        for number, moment in enumerate(tuple(self._asked)):
+            if since - 0.05 <= moment < newest:
+                unanswered = 0 if number in self._heard else unanswered + 1
+                longest = max(longest, unanswered)
+        return longest * self.PERIOD if self._asked else float("inf")
 
     def await_answer(self, timeout: float = 3.0) -> None:
         begin = time.monotonic()
@@ -219,19 +230,21 @@ class Probe:
             time.sleep(0.005)
 
     def _work(self) -> None:
-        sequence = 0
         following = time.monotonic()
         while not self._stop.is_set():
-            sequence = sequence + 1 & 0xFFFF
+            sequence = len(self._asked)
+            self._asked.append(time.monotonic())
             with contextlib.suppress(OSError):  # no route while the client's ARP is unanswered
                 self._socket.sendto(self._request(sequence), (self._address, 0))
-            following += self.PERIOD
+            following = max(following + self.PERIOD, time.monotonic())
             while (left := following - time.monotonic()) > 0:
                 if not select.select([self._socket], [], [], left)[0]:
                     break
                 packet, sender = self._socket.recvfrom(256)
-                if packet[0 if self._six else 20] == (129 if self._six else 0) and sender[0] == self._address:
+                answer = packet if self._six else packet[20:]
+                if answer[0] == (129 if self._six else 0) and sender[0] == self._address:
                     self.answered.append(time.monotonic())
+                    self._heard.add(int.from_bytes(answer[6:8]))
 
     def _request(self, sequence: int) -> bytes:
         """ICMP echo; the kernel fills in ICMPv6's checksum."""

@@ -90,6 +90,16 @@ def test_two_with_one_key_believe_each_other(folder: Path) -> None:
     assert advert.authenticated
 
 
+def test_the_name_of_a_class_may_have_dots(tmp_path: Path) -> None:
+    put(tmp_path, "edge.hmac.example.hmac.12", KEY)
+    put(tmp_path, "edge.example.password", b"1111")
+    keys = opened(tmp_path)
+    ring = keys.ring("edge.hmac.example")
+    assert ring is not None
+    assert ring.newest == 12
+    assert keys.password("edge.example") == b"1111"
+
+
 def test_another_key_and_no_trailer_are_refused_by_name(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     put(elsewhere, "lab.hmac.1", OTHER)

@@ -42,12 +42,13 @@ class Keys:
         self._files = files
         rings: dict[str, dict[int, bytes]] = {}
         for name, content in files.items():
-            key, _, kind = name.partition(".")
+            # the name of a class may have dots too
+            key, _, identifier = name.rpartition(".hmac.")
             try:
-                if kind == "password":
-                    self._passwords[key] = v2.parse_password(content)
-                elif kind.startswith("hmac.") and kind[5:].isdecimal():
-                    rings.setdefault(key, {})[int(kind[5:])] = auth.parse_key(content)
+                if name.endswith(".password"):
+                    self._passwords[name.removesuffix(".password")] = v2.parse_password(content)
+                elif key and identifier.isdecimal():
+                    rings.setdefault(key, {})[int(identifier)] = auth.parse_key(content)
             except ValueError as error:
                 self._complain(name, str(error))
         for key, found in rings.items():
