@@ -73,6 +73,11 @@ class Engine:
         return self._receiver.dropped
 
     @property
+    def refused(self) -> int:
+        """Adverts not acted on."""
+        return self._receiver.refused
+
+    @property
     def in_force(self) -> bool:
         """Nothing is held that should not be."""
         unwanted = (router.machine.leaving and not router.config.ready for router in self.routers.values())
@@ -183,6 +188,7 @@ class Engine:
         for router in self.routers.values():
             self._settle(router, now)
         settle.listen(self._wire, tuple(self.routers.values()))
+        self._receiver.renew()
         unsettled = any(router.problem or router.carrier_lost is not None for router in self.routers.values())
         if self._fence.releasing or unsettled:
             self._next_retry = now + RETRY

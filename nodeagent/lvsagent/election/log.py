@@ -9,6 +9,8 @@ from typing import Final, Literal
 Format = Literal["text", "json"]
 REPEAT_INTERVAL: Final = 10.0
 """Seconds; how often a thing that others can provoke is logged."""
+MOST_SUBJECTS: Final = 1024
+"""Remembered at a time; some are chosen by others."""
 
 
 class Log:
@@ -29,7 +31,15 @@ class Log:
 
     def seldom(self, now: float, subject: str, sentence: str, **fields: object) -> None:
         """Log it unless the same sentence about the same subject was logged within REPEAT_INTERVAL."""
-        key = (subject, sentence)
-        if now - self._last.get(key, -REPEAT_INTERVAL) >= REPEAT_INTERVAL:
-            self._last[key] = now
+        if self.due(now, subject, sentence):
             self(sentence, **fields)
+
+    def due(self, now: float, subject: str, sentence: str) -> bool:
+        """May the sentence about the subject be logged again? Then it counts as logged."""
+        key = (subject, sentence)
+        if now - self._last.get(key, -REPEAT_INTERVAL) < REPEAT_INTERVAL:
+            return False
+        if len(self._last) >= MOST_SUBJECTS:
+            self._last.clear()
+        self._last[key] = now
+        return True

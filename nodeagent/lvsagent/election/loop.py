@@ -18,6 +18,12 @@ from lvsagent.election.wire import Wire
 from lvsagent.election.wish import WishStore
 from lvsagent.vrrp import auth
 
+FLOOD: Final = 1000.0
+"""Refused adverts a second that are served one by one."""
+HOT: Final = 50.0
+"""Refused adverts beyond those, until they are let gather."""
+GATHER: Final = 0.002
+"""Seconds; a good advert is heard so much later then."""
 STATISTICS: Final = 1.0
 """Seconds between Statistics."""
 LATE: Final = 0.25
@@ -69,6 +75,9 @@ class Loop:
         )
         self._generation = -1
         self._confirmed = True
+        self._refused = 0
+        self._heat = 0.0
+        self._cooled = 0.0
         self._late_timers = 0
         self._lateness = 0.0
         self._next_statistics = 0.0
@@ -106,6 +115,7 @@ class Loop:
         now = clock()
         self._count_lateness(now)
         self._engine.turn(ready, now)
+        self._let_gather(now)
         self._serve(ready, now)
         if not self._confirmed and self._engine.in_force:
             self._confirmed = True
@@ -117,6 +127,15 @@ class Loop:
         for client in self._server.clients:
             self._epoll.modify(client.fileno(), select.EPOLLIN | (select.EPOLLOUT if client.unsent else 0))
         return ready
+
+    def _let_gather(self, now: float) -> None:
+        """In a flood of adverts that are refused, do not wake up for each: they gather while we sleep."""
+        fresh, self._refused = self._engine.refused - self._refused, self._engine.refused
+        self._heat = max(0.0, self._heat - FLOOD * (now - self._cooled)) + fresh
+        self._cooled = now
+        if self._heat > HOT:
+            self._heat = HOT
+            time.sleep(max(0.0, min(GATHER, self._engine.deadline - clock())))
 
     def _serve(self, ready: set[int], now: float) -> None:
         if self._server.fileno() in ready and (fresh := self._server.accept()) is not None:
