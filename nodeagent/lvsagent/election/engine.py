@@ -122,6 +122,8 @@ class Engine:
             if config is None or current.is_another(config) or current.refused != refused:
                 self._run(current, machine.Shutdown(), now)
                 self._disown(current)
+                if current.virtual_mac is not None:
+                    self._wire.remove(current.carrier)
                 del self.routers[name]
         for name, (config, refused) in wanted.items():
             if name not in self.routers:
@@ -138,8 +140,9 @@ class Engine:
         self._virtual = frozenset(
             address for router in accepted for address in routers.virtual_addresses(router.config)
         )
-        tracked = [each.name for router in accepted for each in router.config.track_interfaces]
-        self._wire.watch([router.place for router in accepted], [router.vip_place for router in accepted], tracked)
+        others = [each.name for router in accepted for each in router.config.track_interfaces]
+        others += [router.carrier for router in accepted]
+        self._wire.watch([router.place for router in accepted], [router.vip_place for router in accepted], others)
         self._settle_all(now)
         for router in self.routers.values():
             # An address that one router gave up after another had acquired it.
@@ -177,6 +180,8 @@ class Engine:
             if name not in suspended:
                 self._run(router, machine.Shutdown(), now)
                 self._disown(router)
+                if router.virtual_mac is not None:
+                    self._wire.remove(router.carrier)
             elif not router.active:
                 self._fence.discard(router.index, router.machine.parameters.addresses, router.prefixes)
 
@@ -211,10 +216,10 @@ class Engine:
             patience = PATIENCE if found == untracked else 0.0
             self._run(router, machine.Shutdown(machine.Cause.INTERFACE_LOST, patience), now)
             return
-        if router.index not in (0, found.vip_link.index):  # deleted and created anew between two looks
+        if router.index not in (0, found.index):  # deleted and created anew between two looks
             self._run(router, machine.Shutdown(machine.Cause.INTERFACE_LOST), now)
             self._fence.forget(router.index)
-        router.index = found.vip_link.index
+        router.index = found.index
         wanted = routers.parameters(router.config, found.source)
         self._reconfigure(router, replace(wanted, priority=settle.priority(router, self._wire)), now)
         resume = router.config.name in self._resuming
@@ -269,8 +274,17 @@ class Engine:
 
     def _acquire(self, router: Router, addresses: Iterable[bytes]) -> None:
         """Hold these, but for those that may be a foreign host's."""
+        self._switch(router, on=True)
         free = [address for address in addresses if address not in router.probing.withheld]
         router.address_errors += self._fence.acquire(router.index, free, self._wire.addresses, router.prefixes)
+
+    def _switch(self, router: Router, *, on: bool) -> None:
+        """A Backup sends nothing from the virtual MAC: switches would look for the Active here."""
+        if router.virtual_mac is not None:
+            try:
+                self._wire.switch(router.index, on=on)
+            except OSError as error:
+                self._log("the interface cannot be switched", interface=router.carrier, on=on, error=error)
 
     def _freed(self, router: Router, addresses: list[bytes], now: float) -> None:
         if router.active:
@@ -284,6 +298,8 @@ class Engine:
         router.transitions[f"{previous},{state},{cause}"] += 1
         if state is machine.State.INITIALIZE:
             router.probing.stop()
+        if previous is machine.State.ACTIVE:
+            self._switch(router, on=False)
         active = router.active_address()
         name = router.config.name
         self._log("state", router=name, previous=previous, state=state, cause=cause, active=active)
@@ -293,6 +309,8 @@ class Engine:
         for router in self.routers.values():
             deadline = router.machine.deadline
             if deadline is not None and now >= deadline and router.active is active:
+                if router.carrier_lost is not None and not router.active:
+                    self._settle(router, now)  # whoever hears nothing because of its own cable does not take over
                 self._run(router, machine.Tick(), now)
 
     def _heard(self, router: Router, advert: packet.Advertisement, now: float) -> None:

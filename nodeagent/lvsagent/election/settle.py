@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from lvsagent.election.netlink import Link
 from lvsagent.election.router import Router, packed
 from lvsagent.election.wire import Wire
 from lvsagent.vrrp import machine
@@ -12,7 +11,8 @@ from lvsagent.vrrp import machine
 class Ground:
     """What a router stands on while it runs."""
 
-    vip_link: Link
+    index: int
+    """Of the interface that has the addresses."""
     source: bytes
 
 
@@ -39,7 +39,12 @@ def ground(router: Router, wire: Wire, virtual: frozenset[bytes], now: float) ->
         wire.open_neighbors(router.vip_place, vip_link)
     except OSError as error:
         return f"interface {config.interface}: {error.strerror}"
-    return Ground(vip_link, source)
+    if router.virtual_mac is None:
+        return Ground(vip_link.index, source)
+    try:
+        return Ground(wire.macvlan(router.carrier, vip_link, router.virtual_mac).index, source)
+    except OSError as error:
+        return f"interface {router.carrier} cannot be made on {config.vip_interface}: {error.strerror}"
 
 
 def leftovers(router: Router, wire: Wire) -> tuple[bytes, ...]:
@@ -97,5 +102,7 @@ def _out_for_long(router: Router, now: float) -> bool:
         return True
     if router.carrier_lost is None:
         router.carrier_lost = now
+    if router.machine.state is machine.State.BACKUP:  # until it would take over
+        return router.machine.deadline is None or now >= router.machine.deadline
     mine = router.machine.parameters
     return now - router.carrier_lost > mine.active_down(mine.interval)
