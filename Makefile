@@ -40,6 +40,10 @@ lab: $(READY) ## the classic lab, without Kubernetes: dr1, dr2, web1, web2, a cl
 
 docs: $(READY) ## the pages of docs/ that are made from the tests
 	$(PY) -m tests.net.interop
+	$(PY) -m tests.clauses table
+
+clauses: $(READY) ## break a copy of the code at every clause of RFC 9568: a test must turn red (ARGS=C26)
+	$(PY) -m tests.clauses break --net $(ARGS)
 
 fuzz: $(READY) ## five million damaged adverts for the decoder, on all cores (a minute or two)
 	$(PY) -m tests.fuzz.vrrp $(ARGS)

@@ -65,32 +65,45 @@ def prove(clause: str, mutation: Mutation, shown: Sequence[Shown], *, net: bool)
     if not tests:
         raise Survived("there is no test to run")
     with broken(mutation) as paths:
-        for batch in ([each for each in tests if not each.net], [each for each in tests if each.net]):
-            if batch and (red := first_red(batch, paths)) is not None:
-                return Proof(clause, mutation.digest, red.name)
+        if (red := first_red(tests, paths, LIMIT)) is not None:
+            return Proof(clause, mutation.digest, red.name)
     raise Survived(f"green although broken: {', '.join(sorted({each.name for each in tests}))}")
 
 
+def red_unbroken(clauses: Sequence[str], shown: Sequence[Shown], *, net: bool) -> Shown | None:
+    """The first test of these clauses that fails over the code as it is: then nothing can be proved."""
+    tests = [each for each in shown if each.clause in clauses and (net or not each.net)]
+    with broken(None) as paths:
+        return first_red(tests, paths, 10 * LIMIT)
+
+
 @contextmanager
-def broken(mutation: Mutation) -> Iterator[list[Path]]:
+def broken(mutation: Mutation | None) -> Iterator[list[Path]]:
     """A copy of the code with the mutation in it: its import paths."""
     WORK.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=WORK) as folder:
         copies = [Path(folder, name) for name in COPIED]
         for copy in copies:
             shutil.copytree(ROOT / copy.name, copy, ignore=shutil.ignore_patterns("__pycache__", "*.md", "*.yaml"))
-        target = Path(folder, mutation.file)
-        text = target.read_text().replace(mutation.old, mutation.new)
-        try:
-            compile(text, mutation.file, "exec")
-        except SyntaxError as error:
-            raise Survived(f"what was broken is not Python any more: {error}") from error
-        target.write_text(text)
+        if mutation is not None:
+            target = Path(folder, mutation.file)
+            text = target.read_text().replace(mutation.old, mutation.new)
+            try:
+                compile(text, mutation.file, "exec")
+            except SyntaxError as error:
+                raise Survived(f"what was broken is not Python any more: {error}") from error
+            target.write_text(text)
         yield copies
 
 
-def first_red(tests: Sequence[Shown], paths: Sequence[Path]) -> Shown | None:
-    """The first of these tests that fails over that code; all need the same kernel."""
+def first_red(tests: Sequence[Shown], paths: Sequence[Path], limit: float) -> Shown | None:
+    """The first of these tests that fails over that code, those first that need no kernel; ``limit``: seconds."""
+    batches = [each for each in tests if not each.net], [each for each in tests if each.net]
+    found = (_first_red(batch, paths, limit) for batch in batches if batch)
+    return next((red for red in found if red is not None), None)
+
+
+def _first_red(tests: Sequence[Shown], paths: Sequence[Path], limit: float) -> Shown | None:
     report = paths[0].parent / "red.txt"
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "tests.clauses.red"]
     command += [f"--red={report}", *dict.fromkeys(each.test for each in tests)]
@@ -98,7 +111,7 @@ def first_red(tests: Sequence[Shown], paths: Sequence[Path]) -> Shown | None:
     if tests[0].net and not (os.geteuid() == 0 and Path("/proc/net/ip_vs").exists()):
         command = [sys.executable, "-m", "tests.rig", "guest", "--", *command]
     try:
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT)
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=limit)
     except subprocess.TimeoutExpired:
         return tests[0]
     if done.returncode == 0:

@@ -167,16 +167,9 @@ WIRE: Final[Mapping[str, tuple[Mutation, ...]]] = {
         ),
     ),
     "C45": (
-        Mutation("dropped without a count", RECEIVE, "self.dropped[advert.reason] += 1", "pass"),
-        Mutation(
-            "logged every time",
-            RECEIVE,
-            'self._log.seldom(now, advert.reason, "an advert',
-            'self._log("an advert',
-        ),
-        Mutation(
-            "never logged", RECEIVE, 'self._log.seldom(now, advert.reason, "an advert', 'str.format("", "an advert'
-        ),
+        Mutation("dropped without a count", RECEIVE, "self.dropped[reason] += 1", "pass"),
+        Mutation("logged every time", RECEIVE, "if self._log.due(now, reason, DROPPED):", "if True:"),
+        Mutation("never logged", RECEIVE, "if self._log.due(now, reason, DROPPED):", "if False:"),
     ),
     "C46": (
         Mutation(

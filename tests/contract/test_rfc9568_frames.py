@@ -7,12 +7,12 @@ from ipaddress import ip_address
 import pytest
 
 from lvsagent.vrrp.packet import GROUP_V4, GROUP_V6, Advertisement, ChecksumForm, encode
-from tests.clauses import frames
+from tests.clauses import frames, questions
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # scapy's own use of deprecated ciphers
     from scapy.layers.inet import IP
-    from scapy.layers.inet6 import IPv6
+    from scapy.layers.inet6 import ICMPv6ND_NS, ICMPv6ND_RA, IPv6
     from scapy.layers.l2 import Ether
     from scapy.layers.vrrp import VRRPv3
     from scapy.packet import Packet
@@ -115,3 +115,12 @@ def test_an_advert_that_breaks_a_clause_is_named(named: set[str], family: int, d
     assert judged(bytes(packet), family) == set()
     doctor(packet)
     assert judged(bytes(packet), family) == named
+
+
+@pytest.mark.clause("C21", "breach")
+def test_a_router_that_sends_router_advertisements_is_named() -> None:
+    outer = Ether(src=MAC, dst="33:33:00:00:00:01") / IPv6(src="fe80::b", dst="ff02::1", hlim=255)
+    advertisement, solicitation = bytes(outer / ICMPv6ND_RA()), bytes(outer / ICMPv6ND_NS(tgt="fd00::200"))
+    mac = bytes.fromhex(MAC.replace(":", ""))
+    assert questions.router_advertisements([solicitation, ours(6, 100, 10)]) == set()
+    assert questions.router_advertisements([solicitation, advertisement]) == {mac}
