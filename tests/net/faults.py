@@ -68,7 +68,8 @@ class Holdings:
     def _work(self) -> None:
         has = dict.fromkeys(self._monitors, False)
         while True:
-            ready: list[Any] = select.select([self._stop, *self._monitors.values()], [], [])[0]
+            waiting: list[Any] = [self._stop, *self._monitors.values()]
+            ready = select.select(waiting, [], [])[0]
             if self._stop in ready:
                 return
             now = time.monotonic()
