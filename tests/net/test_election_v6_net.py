@@ -97,7 +97,7 @@ def test_sigterm_hands_over_without_a_gap_that_a_client_would_notice(lab: Lab6) 
     begin = time.monotonic()
     lab.dr1.signal(signal.SIGTERM)
     await_holding(lab.dr1, False)
-    assert lab.dr2.holds(HELD)
+    assert lab.dr2.holds(HELD), lab.dr1.log + lab.dr2.log
     time.sleep(0.1)
     assert lab.probe.gap(begin) <= 0.2
 

@@ -90,6 +90,15 @@ def test_an_ipv6_router_lists_a_link_local_address_first(addresses: tuple[str, .
     assert tuple(str(ipaddress.ip_address(address)) for address in found) == listed
 
 
+def test_a_virtual_mac_is_on_one_interface_only() -> None:
+    one = replace(ROUTER, virtual_mac=True)
+    other = replace(one, name="b", interface="eth1", vip_interface="eth1", addresses=("10.0.1.200/32",))
+    reason = "virtual_mac: vrrp4.51 is made for lab already; use another virtual_router_id"
+    assert by_name((one, other))["b"] == (other, reason)
+    six = replace(one, name="six", family=6, addresses=("fd00::1/128",))
+    assert by_name((one, six))["six"] == (six, None)
+
+
 def test_the_families_have_virtual_router_ids_of_their_own() -> None:
     six = replace(ROUTER, name="six", family=6, addresses=("fd00::1/128",))
     assert [reason for _, reason in by_name((ROUTER, six)).values()] == [None, None]

@@ -75,6 +75,8 @@ class Conflicts:
 
     def _claimed(self, claim: arp.Claim, here: Iterable[Router], now: float) -> None:
         for router in here:
+            if claim.mac == router.virtual_mac:  # ours, or a director's
+                continue
             if claim.address in router.neighbor_directors:
                 router.director_macs[claim.mac] = claim.address
             elif claim.address in router.probing.withheld:

@@ -69,9 +69,10 @@ class ArpSocket(FrameSocket):
         wanted = frozenset(addresses)
         self._filter(wanted, [(bpf.LOAD_WORD, 0, 0, 28), *bpf.any_of(map(int.from_bytes, wanted))])
 
-    def announcements(self, address: bytes) -> tuple[bytes, ...]:
-        """The frames that say that the address is here."""
-        return arp.announcement(address, self.mac), arp.announcing_reply(address, self.mac)
+    def announcements(self, address: bytes, virtual: bytes | None) -> tuple[bytes, ...]:
+        """The frames that say that the address is here, or at the virtual MAC."""
+        mac = virtual or self.mac
+        return arp.announcement(address, mac), arp.announcing_reply(address, mac)
 
     def probe(self, address: bytes) -> bytes:
         """The frame that asks whether somebody has the address."""
@@ -106,9 +107,9 @@ class NdSocket(FrameSocket):
         ]
         self._filter(wanted, [*program, *bpf.any_of(int.from_bytes(address[12:]) for address in wanted)])
 
-    def announcements(self, address: bytes) -> tuple[bytes, ...]:
-        """The frames that say that the address is here."""
-        return (ndp.announcement(address, self.mac, forwards=self._forwards),)
+    def announcements(self, address: bytes, virtual: bytes | None) -> tuple[bytes, ...]:
+        """The frames that say that the address is here, or at the virtual MAC."""
+        return (ndp.announcement(address, virtual or self.mac, forwards=self._forwards),)
 
     def probe(self, address: bytes) -> bytes:
         """The frame that asks whether somebody has the address."""

@@ -15,10 +15,10 @@ NLMSG_DONE: Final = 3
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
-NLM_F_REPLACE, NLM_F_CREATE = 0x100, 0x400
+NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 IFA_ADDRESS, IFA_LOCAL, IFA_CACHEINFO, IFA_FLAGS = 1, 2, 6, 8
-IFLA_ADDRESS, IFLA_IFNAME = 1, 3
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINK = 1, 3, 5
 IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_F_PERMANENT, IFA_F_NOPREFIXROUTE = 0x02, 0x08, 0x40, 0x80, 0x200
 IFF_UP, IFF_RUNNING = 0x1, 0x40
 
@@ -49,6 +49,8 @@ class Link:
     """Switched on by the administrator."""
     running: bool
     """Has carrier."""
+    parent: int = 0
+    """Index of the interface that this one is made on, or is the other end of; 0: none."""
 
     @property
     def working(self) -> bool:
@@ -121,6 +123,18 @@ class Rtnetlink:
             if isinstance(event, AddressEvent)
         ]
 
+    def request(self, kind: int, flags: int, body: bytes) -> None:
+        """Any one request. Raises NetlinkError when it is refused."""
+        sequence = next(self._sequence) & 0xFFFFFFFF
+        header = _HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST | NLM_F_ACK | flags, sequence, 0)
+        self._socket.send(header + body)
+        while True:
+            for message, answers, content in _messages(self._socket.recv(_RECEIVE_BUFFER)):
+                if message == NLMSG_ERROR and answers == sequence:
+                    if code := -struct.unpack_from("=i", content)[0]:
+                        raise NetlinkError(code, os.strerror(code))
+                    return
+
     def hold(
         self, index: int, addresses: tuple[bytes, ...], seconds: int, prefixes: Mapping[bytes, int]
     ) -> dict[bytes, NetlinkError]:
@@ -131,8 +145,8 @@ class Rtnetlink:
         """
         flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
         extra = {
-            family: _attribute(IFA_CACHEINFO, struct.pack("=IIII", preferred, seconds, 0, 0))
-            + _attribute(IFA_FLAGS, struct.pack("=I", IFA_F_NOPREFIXROUTE | more))
+            family: attribute(IFA_CACHEINFO, struct.pack("=IIII", preferred, seconds, 0, 0))
+            + attribute(IFA_FLAGS, struct.pack("=I", IFA_F_NOPREFIXROUTE | more))
             for family, preferred, more in ((socket.AF_INET, seconds, 0), (socket.AF_INET6, 0, IFA_F_NODAD))
         }
         return self._change(RTM_NEWADDR, flags, index, addresses, prefixes, extra)
@@ -161,7 +175,7 @@ class Rtnetlink:
             sequence = next(self._sequence) & 0xFFFFFFFF
             family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
             body = _ADDRESS.pack(family, prefixes.get(address, 8 * len(address)), 0, 0, index)
-            body += _attribute(IFA_LOCAL, address) + _attribute(IFA_ADDRESS, address) + extra.get(family, b"")
+            body += attribute(IFA_LOCAL, address) + attribute(IFA_ADDRESS, address) + extra.get(family, b"")
             batch += _HEADER.pack(_HEADER.size + len(body), kind, flags, sequence, 0) + body
             asked[sequence] = address
         refused: dict[bytes, NetlinkError] = {}
@@ -245,7 +259,13 @@ def _attributes(data: bytes) -> dict[int, bytes]:
     return attributes
 
 
-def _attribute(kind: int, value: bytes) -> bytes:
+def link_message(index: int = 0, flags: int = 0, change: int = 0) -> bytes:
+    """struct ifinfomsg: of the link of that index, or of one that attributes name; flags to change."""
+    return _LINK.pack(socket.AF_UNSPEC, 0, index, flags, change)
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """struct rtattr, padded."""
     return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + b"\0" * (-len(value) % 4)
 
 
@@ -259,6 +279,7 @@ def _event(kind: int, body: bytes) -> LinkEvent | AddressEvent | None:
             mac=attributes.get(IFLA_ADDRESS, b""),
             up=bool(flags & IFF_UP),
             running=bool(flags & IFF_RUNNING),
+            parent=struct.unpack("=I", parent)[0] if len(parent := attributes.get(IFLA_LINK, b"")) == 4 else 0,
         )
         return LinkEvent(link, kind == RTM_DELLINK)
     if kind in (RTM_NEWADDR, RTM_DELADDR) and len(body) >= _ADDRESS.size and body[0] in _FAMILIES:

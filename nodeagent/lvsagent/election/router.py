@@ -74,6 +74,8 @@ def conflict(config: ipc.RouterConfig, others: tuple[ipc.RouterConfig, ...]) -> 
     for other in others:
         if _identity(other) == _identity(config):
             return f"virtual_router_id {config.virtual_router_id}: taken by {other.name} on {config.interface}"
+        if config.virtual_mac and other.virtual_mac and carrier(other) == carrier(config):
+            return f"virtual_mac: {carrier(config)} is made for {other.name} already; use another virtual_router_id"
         if shared := prefixes(other).keys() & prefixes(config).keys():
             names = ", ".join(str(ipaddress.ip_address(address)) for address in sorted(shared))
             return f"addresses: {names} already served by {other.name}"
@@ -83,6 +85,16 @@ def conflict(config: ipc.RouterConfig, others: tuple[ipc.RouterConfig, ...]) -> 
 def _identity(config: ipc.RouterConfig) -> tuple[str, int, int]:
     """What no two routers of a node have in common: the virtual routers of both families are independent."""
     return config.interface, config.family, config.virtual_router_id
+
+
+def virtual_mac(config: ipc.RouterConfig) -> bytes:
+    """00-00-5E-00-01-<VRID> for IPv4, 00-00-5E-00-02-<VRID> for IPv6."""
+    return bytes((0, 0, 0x5E, 0, 1 if config.family == 4 else 2, config.virtual_router_id))
+
+
+def carrier(config: ipc.RouterConfig) -> str:
+    """The interface that has the addresses: ``vrrp<family>.<VRID>`` on ``vip_interface`` when it has a virtual MAC."""
+    return f"vrrp{config.family}.{config.virtual_router_id}" if config.virtual_mac else config.vip_interface
 
 
 def virtual_addresses(config: ipc.RouterConfig) -> tuple[bytes, ...]:
@@ -154,7 +166,7 @@ class Router:
     problem: str | None = None
     """Why it does not run now; as last logged."""
     index: int = 0
-    """Of ``vip_interface``, while running."""
+    """Of ``carrier``, while running."""
     adopted: tuple[bytes, ...] = ()
     """Leftovers of an earlier process, still on the interface."""
     carrier_lost: float | None = None
@@ -193,6 +205,16 @@ class Router:
     def vip_place(self) -> tuple[str, int]:
         """Where the addresses are: interface and family."""
         return self.config.vip_interface, self.config.family
+
+    @property
+    def virtual_mac(self) -> bytes | None:
+        """RFC 9568 section 7.3; None: the addresses are at the interface's own MAC."""
+        return virtual_mac(self.config) if self.config.virtual_mac else None
+
+    @property
+    def carrier(self) -> str:
+        """The interface that has the addresses."""
+        return carrier(self.config)
 
     @property
     def peers(self) -> tuple[bytes, ...]:
@@ -239,11 +261,12 @@ class Router:
     def is_another(self, config: ipc.RouterConfig) -> bool:
         """The parts that cannot change in place differ."""
         mine = self.config
-        return (mine.virtual_router_id, mine.family, mine.interface, mine.vip_interface) != (
+        return (mine.virtual_router_id, mine.family, mine.interface, mine.vip_interface, mine.virtual_mac) != (
             config.virtual_router_id,
             config.family,
             config.interface,
             config.vip_interface,
+            config.virtual_mac,
         ) or any(self.prefixes.get(address, length) != length for address, length in prefixes(config).items())
 
     @property

@@ -50,7 +50,7 @@ class Transmitter:
             neighbors = self._wire.neighbors[router.vip_place]
             for address in addresses:
                 for _ in range(router.machine.parameters.announcing.repeat):
-                    for frame in neighbors.announcements(address):
+                    for frame in neighbors.announcements(address, router.virtual_mac):
                         neighbors.send(frame)
                     router.announcements_sent += 1
         except (OSError, KeyError) as error:

@@ -5,6 +5,7 @@ import select
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
+from lvsagent.election import macvlan
 from lvsagent.election.frames import ArpSocket, NdSocket, NeighborSocket
 from lvsagent.election.netlink import Address, AddressEvent, EventsLost, Link, Monitor, Rtnetlink
 from lvsagent.election.sockets import AdvertSocket
@@ -96,6 +97,27 @@ class Wire:
             elif event.link.index in indexes or event.link.name in self._watched:
                 changed = changed or event.gone or self._links.get(event.link.name) != event.link
         return taken, changed
+
+    def macvlan(self, name: str, parent: Link, mac: bytes) -> Link:
+        """The interface with that MAC on another one, made if need be. Raises OSError."""
+        current = self._links.get(name)
+        if current is not None and (current.mac, current.parent) == (mac, parent.index):
+            return current
+        if current is not None:
+            macvlan.remove(self._netlink, current.index)
+        macvlan.make(self._netlink, name, parent.index, mac)
+        self.refresh()
+        return self._links[name]
+
+    def switch(self, index: int, *, on: bool) -> None:
+        """Bring a link of ``macvlan`` up or down. Raises OSError."""
+        macvlan.switch(self._netlink, index, on=on)
+
+    def remove(self, name: str) -> None:
+        """Delete a link of ``macvlan``, if it is there."""
+        if (current := self._links.pop(name, None)) is not None:
+            with contextlib.suppress(OSError):
+                macvlan.remove(self._netlink, current.index)
 
     def open_adverts(self, place: Place, index: int, source: bytes) -> AdvertSocket:
         """The socket for adverts, opened anew when the interface (IPv4: or the address) is another. Raises OSError."""
