@@ -7,8 +7,8 @@ from tests.clauses.model import Deviation
 DEVIATIONS: Final = (
     Deviation(1, "The interface's own MAC", "7.2, 7.3, 8.1.2, 8.2.2",
         "Adverts, ARP and ND come from the MAC of the interface, as with keepalived without `use_vmac`: a second MAC "
-        "on a port is refused by many virtual switches and clouds, and clients follow the gratuitous ARP within a "
-        "millisecond anyway. `virtualMAC: true` in a class puts the addresses behind the virtual MAC."),
+        "on a port is refused by many virtual switches and clouds, and clients follow the gratuitous ARP anyway. "
+        "`virtualMAC: true` in a class puts the addresses behind the virtual MAC; adverts keep that of the interface."),
     Deviation(2, "Accept_Mode is on, and nobody is 255", "6.1, 6.4.3",
         "A director serves the address: it must take packets to it. It is not the address owner, for a VIP is no "
         "node's own address and must be able to move from every node."),
@@ -38,7 +38,7 @@ DEVIATIONS: Final = (
         "it goes to Backup without a word instead of sending what is not true any more."),
     Deviation(12, "An Active that ends serves until it hears its successor", "6.4.3",
         "Priority 0 is said three times, 10 ms apart; the address goes when the successor's advert is heard, one "
-        "second later at the latest. Make before break: no packet is lost."),
+        "second later at the latest. Make before break."),
     Deviation(13, "Adverts may come more often than the interval that they announce", "6.4.3",
         "Off by default. Detection in a quarter of a second then survives the loss of a third of the packets."),
     Deviation(14, "A second priority 0 does not put the take-over off", "6.4.2",
