@@ -157,7 +157,7 @@ class StateChanged:
     state: str
     """``Initialize``, ``Backup`` or ``Active``."""
     cause: str
-    """A ``vrrp.machine.Cause``, snake_case; also the metric's label."""
+    """A ``vrrp.events.Cause``, snake_case; also the metric's label."""
     active_address: str
     """Source of the last accepted advert of the Active, or our own address; empty when unknown."""
 

@@ -17,7 +17,7 @@ from lvsagent.election.log import Log
 from lvsagent.election.router import Router, by_name, parameters
 from lvsagent.election.server import LARGEST_BACKLOG, LONGEST_LINE, MOST_CLIENTS, Client, Server
 from lvsagent.election.wish import WishStore
-from lvsagent.vrrp import auth, machine
+from lvsagent.vrrp import auth, events
 
 pytestmark = pytest.mark.unit
 
@@ -133,7 +133,7 @@ def test_every_transition_there_is_counts_from_zero() -> None:
     transitions = router_of(ROUTER).statistics(lambda *_: False, 0.0).transitions
     assert transitions["Backup,Active,active_silent"] == 0
     assert transitions["Active,Backup,late_timer"] == 0
-    assert len(transitions) == sum(map(len, machine.TRANSITIONS.values()))
+    assert len(transitions) == sum(map(len, events.TRANSITIONS.values()))
 
 
 # --- the kept wish ------------------------------------------------------------------------------------------------

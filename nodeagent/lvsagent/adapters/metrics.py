@@ -17,7 +17,7 @@ from lvsagent.core.failure import Reason
 from lvsagent.core.report import findings_of
 from lvsagent.ipc import Finding, RouterStatistics
 from lvsagent.runtime.view import View
-from lvsagent.vrrp.machine import TRANSITIONS, State
+from lvsagent.vrrp.events import TRANSITIONS, State
 from lvsagent.vrrp.packet import DropReason
 
 STATES = tuple(str(state) for state in State)

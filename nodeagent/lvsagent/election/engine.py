@@ -18,7 +18,7 @@ from lvsagent.election.receive import Receiver
 from lvsagent.election.router import Router
 from lvsagent.election.transmit import Transmitter
 from lvsagent.election.wire import Wire
-from lvsagent.vrrp import auth, group, machine, packet
+from lvsagent.vrrp import auth, events, group, packet
 
 RETRY: Final = 0.2
 """Seconds until an interface or an address that made trouble is tried again."""
@@ -120,7 +120,7 @@ class Engine:
         for name, current in tuple(self.routers.items()):
             config, refused = wanted.get(name, (None, None))
             if config is None or current.is_another(config) or current.refused != refused:
-                self._run(current, machine.Shutdown(), now)
+                self._run(current, events.Shutdown(), now)
                 self._disown(current)
                 if current.virtual_mac is not None:
                     self._wire.remove(current.carrier)
@@ -162,7 +162,7 @@ class Engine:
             seconds = router.config.graceful_restart_ms / 1000
             if router.active and seconds and not router.config.standby:
                 waited[name] = now + seconds
-                self._run(router, machine.Suspend(seconds), now)
+                self._run(router, events.Suspend(seconds), now)
                 self._fence.prolong(router.index, router.machine.parameters.addresses, seconds)
         return waited
 
@@ -171,14 +171,14 @@ class Engine:
         self._ending = True
         for name, router in self.routers.items():
             if name not in suspended:
-                self._run(router, machine.Shutdown(patience=PATIENCE), now)
+                self._run(router, events.Shutdown(patience=PATIENCE), now)
 
     def close(self, now: float, suspended: Container[str] = ()) -> None:
         """Release what is still held, but by those suspended and not replaced meanwhile."""
         self._blocked.close()
         for name, router in self.routers.items():
             if name not in suspended:
-                self._run(router, machine.Shutdown(), now)
+                self._run(router, events.Shutdown(), now)
                 self._disown(router)
                 if router.virtual_mac is not None:
                     self._wire.remove(router.carrier)
@@ -203,7 +203,7 @@ class Engine:
         if router.refused is not None or not router.config.ready or self._ending:
             router.carrier_lost = None
             if not self._ending:
-                self._run(router, machine.Shutdown(patience=PATIENCE), now)
+                self._run(router, events.Shutdown(patience=PATIENCE), now)
             return
         untracked = settle.lost_track(router, self._wire)
         found = router.credentials.problem or untracked or settle.ground(router, self._wire, self._virtual, now)
@@ -214,28 +214,28 @@ class Engine:
         if isinstance(found, str):
             # The interface that serves may be well although another one is not: nobody notices the hand-over then.
             patience = PATIENCE if found == untracked else 0.0
-            self._run(router, machine.Shutdown(machine.Cause.INTERFACE_LOST, patience), now)
+            self._run(router, events.Shutdown(events.Cause.INTERFACE_LOST, patience), now)
             return
         if router.index not in (0, found.index):  # deleted and created anew between two looks
-            self._run(router, machine.Shutdown(machine.Cause.INTERFACE_LOST), now)
+            self._run(router, events.Shutdown(events.Cause.INTERFACE_LOST), now)
             self._fence.forget(router.index)
         router.index = found.index
         wanted = routers.parameters(router.config, found.source)
         self._reconfigure(router, replace(wanted, priority=settle.priority(router, self._wire)), now)
         resume = router.config.name in self._resuming
-        if router.machine.state is machine.State.INITIALIZE:
+        if router.machine.state is events.State.INITIALIZE:
             router.adopted = settle.leftovers(router, self._wire)
             if not resume:
                 router.probing.start(frozenset(router.machine.parameters.addresses) - frozenset(router.adopted), now)
         self._resuming -= {router.config.name}
-        self._run(router, machine.Startup(resume), now)
+        self._run(router, events.Startup(resume), now)
 
-    def _reconfigure(self, router: Router, wanted: machine.Parameters, now: float) -> None:
+    def _reconfigure(self, router: Router, wanted: events.Parameters, now: float) -> None:
         """Other parameters in place. Addresses that are new are asked for first."""
         router.probing.stop(kept=wanted.addresses)
-        if router.machine.state is not machine.State.INITIALIZE:
+        if router.machine.state is not events.State.INITIALIZE:
             router.probing.start(frozenset(wanted.addresses) - frozenset(router.machine.parameters.addresses), now)
-        self._run(router, machine.Reconfigure(wanted), now)
+        self._run(router, events.Reconfigure(wanted), now)
 
     def _coordinate(self, now: float) -> None:
         """Routers of one sync group are Active together."""
@@ -251,23 +251,23 @@ class Engine:
             self._fence.discard(router.index, router.adopted, router.prefixes)
             router.adopted = ()
 
-    def _run(self, router: Router, event: machine.Event, now: float) -> None:
+    def _run(self, router: Router, event: events.Event, now: float) -> None:
         """Give the machine an event and do what it says."""
         for output in router.machine.handle(event, now):
             match output:
-                case machine.SendAdvert():
+                case events.SendAdvert():
                     if output.priority > 0:
                         self._fence.renew_if_overdue(now, router.index, output.addresses)
                     self._transmitter.advertise(router, output, now)
-                case machine.Acquire(addresses):
+                case events.Acquire(addresses):
                     router.adopted = ()
                     self._acquire(router, addresses)
-                case machine.Release(addresses):
+                case events.Release(addresses):
                     self._fence.release(router.index, addresses)
-                case machine.Announce(addresses):
+                case events.Announce(addresses):
                     free = tuple(address for address in addresses if address not in router.probing.withheld)
                     self._transmitter.announce(router, free, now)
-                case machine.StateChanged(previous, state, cause):
+                case events.StateChanged(previous, state, cause):
                     self._changed(router, previous, state, cause)
                 case _:
                     assert_never(output)
@@ -292,13 +292,13 @@ class Engine:
             self._contested(router, now)
 
     def _contested(self, router: Router, now: float) -> None:
-        self._run(router, machine.Claimed(), now)
+        self._run(router, events.Claimed(), now)
 
-    def _changed(self, router: Router, previous: machine.State, state: machine.State, cause: machine.Cause) -> None:
+    def _changed(self, router: Router, previous: events.State, state: events.State, cause: events.Cause) -> None:
         router.transitions[f"{previous},{state},{cause}"] += 1
-        if state is machine.State.INITIALIZE:
+        if state is events.State.INITIALIZE:
             router.probing.stop()
-        if previous is machine.State.ACTIVE:
+        if previous is events.State.ACTIVE:
             self._switch(router, on=False)
         active = router.active_address()
         name = router.config.name
@@ -311,13 +311,13 @@ class Engine:
             if deadline is not None and now >= deadline and router.active is active:
                 if router.carrier_lost is not None and not router.active:
                     self._settle(router, now)  # whoever hears nothing because of its own cable does not take over
-                self._run(router, machine.Tick(), now)
+                self._run(router, events.Tick(), now)
 
     def _heard(self, router: Router, advert: packet.Advertisement, now: float) -> None:
         if not router.active and advert.priority > 0:
             router.probing.stop()  # whoever answers is this peer
-        self._run(router, machine.Received(advert, advert.authenticated), now)
-        if router.adopted and router.machine.state is machine.State.BACKUP and advert.priority > 0:
+        self._run(router, events.Received(advert, advert.authenticated), now)
+        if router.adopted and router.machine.state is events.State.BACKUP and advert.priority > 0:
             self._disown(router)
 
     def _read_monitor(self, now: float) -> None:
@@ -336,6 +336,6 @@ class Engine:
         self._log.seldom(now, name, "somebody deleted the address; put back", router=name, address=first)
         router.address_errors += len(addresses)
         router.address_errors += self._fence.acquire(router.index, addresses, (), router.prefixes)
-        self._run(router, machine.Claimed(), now)
+        self._run(router, events.Claimed(), now)
         if router.removed(now):
-            self._run(router, machine.Resign(machine.Cause.ADDRESS_LOST), now)
+            self._run(router, events.Resign(events.Cause.ADDRESS_LOST), now)

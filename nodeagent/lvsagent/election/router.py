@@ -10,7 +10,7 @@ from typing import Final
 from lvsagent import ipc
 from lvsagent.election.findings import Findings
 from lvsagent.election.keys import Credentials
-from lvsagent.vrrp import arp, ip, machine, packet
+from lvsagent.vrrp import arp, events, ip, machine, packet
 from lvsagent.vrrp.probe import Probing
 
 INTERVAL_RANGE: Final = range(10, 10 * packet.MAXIMUM_INTERVAL + 1)
@@ -112,9 +112,9 @@ def link_local(virtual_router_id: int) -> bytes:
     return bytes.fromhex("fe800000000000005e0000020000") + virtual_router_id.to_bytes(2)
 
 
-def parameters(config: ipc.RouterConfig, source: bytes) -> machine.Parameters:
+def parameters(config: ipc.RouterConfig, source: bytes) -> events.Parameters:
     """For the state machine; the interval is rounded to what an advert can say (10 ms)."""
-    return machine.Parameters(
+    return events.Parameters(
         virtual_router_id=config.virtual_router_id,
         priority=config.priority,
         interval=max(1, round(config.advertisement_interval_ms / 10)) / 100,
@@ -149,7 +149,7 @@ def prefixes(config: ipc.RouterConfig) -> dict[bytes, int]:
 def _no_transitions() -> dict[str, int]:
     return {
         f"{previous},{state},{cause}": 0
-        for cause, pairs in machine.TRANSITIONS.items()
+        for cause, pairs in events.TRANSITIONS.items()
         for previous, state in sorted(pairs)
     }
 
@@ -243,7 +243,7 @@ class Router:
 
     @property
     def active(self) -> bool:
-        return self.machine.state is machine.State.ACTIVE
+        return self.machine.state is events.State.ACTIVE
 
     def removed(self, now: float) -> bool:
         """Somebody deleted addresses of ours. True: again and again."""

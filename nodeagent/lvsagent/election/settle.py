@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from lvsagent.election.router import Router, packed
 from lvsagent.election.wire import Wire
-from lvsagent.vrrp import machine
+from lvsagent.vrrp import events
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +83,12 @@ def lost_track(router: Router, wire: Wire) -> str | None:
 def priority(router: Router, wire: Wire) -> int:
     """What tracking makes of the router's priority: 1-254, as keepalived's ``track_interface``; 255 never moves."""
     wanted = router.config.priority
-    if wanted == machine.OWNER_PRIORITY:
+    if wanted == events.OWNER_PRIORITY:
         return wanted
     for tracked in router.config.track_interfaces:
         if _works(wire, tracked.name) == (tracked.weight > 0):
             wanted += tracked.weight
-    return max(1, min(machine.OWNER_PRIORITY - 1, wanted))
+    return max(1, min(events.OWNER_PRIORITY - 1, wanted))
 
 
 def _works(wire: Wire, interface: str) -> bool:
@@ -98,11 +98,11 @@ def _works(wire: Wire, interface: str) -> bool:
 
 def _out_for_long(router: Router, now: float) -> bool:
     """For longer than the peers wait. A flap that is shorter changes nothing."""
-    if router.machine.state is machine.State.INITIALIZE:
+    if router.machine.state is events.State.INITIALIZE:
         return True
     if router.carrier_lost is None:
         router.carrier_lost = now
-    if router.machine.state is machine.State.BACKUP:  # until it would take over
+    if router.machine.state is events.State.BACKUP:  # until it would take over
         return router.machine.deadline is None or now >= router.machine.deadline
     mine = router.machine.parameters
     return now - router.carrier_lost > mine.active_down(mine.interval)

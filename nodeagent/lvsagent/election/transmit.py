@@ -6,7 +6,7 @@ from lvsagent.election.log import Log
 from lvsagent.election.router import Router
 from lvsagent.election.wire import Wire
 from lvsagent.ipc import Finding
-from lvsagent.vrrp import machine, packet
+from lvsagent.vrrp import events, packet
 
 GROUPS: Final = {4: packet.GROUP_V4, 6: packet.GROUP_V6}
 
@@ -18,7 +18,7 @@ class Transmitter:
         self._wire = wire
         self._log = log
 
-    def advertise(self, router: Router, advert: machine.SendAdvert, now: float) -> None:
+    def advertise(self, router: Router, advert: events.SendAdvert, now: float) -> None:
         """To the group, or to every peer."""
         mine = router.machine.parameters
         said = packet.Advertisement(

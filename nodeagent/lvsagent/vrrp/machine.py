@@ -41,12 +41,6 @@ from lvsagent.vrrp.events import (
 )
 from lvsagent.vrrp.packet import Advertisement
 
-__all__ = [
-    "OWNER_PRIORITY", "TRANSITIONS", "Acquire", "Announce", "Cause", "Claimed", "Event", "IllegalTransition", "Output",
-    "Parameters", "Promote", "Received", "Reconfigure", "Release", "Resign", "SendAdvert", "Shutdown", "Startup",
-    "State", "StateChanged", "Suspend", "Tick", "VirtualRouter",
-]  # fmt: skip
-
 ANSWER_SPACING: Final = 0.25
 """Losing adverts are answered at once unless an advert of ours left within this part of our interval."""
 REPEATS: Final = 3
