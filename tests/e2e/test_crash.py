@@ -17,7 +17,7 @@ def test_new_connections_are_answered_again_at_once(crash: Crash) -> None:
 def test_every_held_connection_of_a_living_pod_lives_on(crash: Crash) -> None:
     found = survivors(crash.report.held)
     living = {server: s for server, s in found.items() if crash.pods.get(server) != crash.node}
-    assert sum(s.of for s in living.values()) > 100
+    assert sum(s.of for s in living.values()) > 50  # of 300; Kubernetes may have put two pods of three on that node
     assert {server: (s.alive, dict(s.reasons)) for server, s in living.items()} == {
         server: (s.of, {}) for server, s in living.items()
     }
