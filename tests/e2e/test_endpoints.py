@@ -120,6 +120,6 @@ def test_every_nodes_table_follows_the_endpoints(world: World) -> None:
     ]
     print(f"{len(delays)} changes: median {statistics.median(delays) * 1000:.0f} ms, worst {max(delays) * 1000:.0f} ms")
     assert len(delays) >= 2 * len(cluster.nodes), (watch.events, tables)
-    # 40 ms where nothing else runs (docs/rig.md); a busy machine may take its time
+    # 40 ms where nothing else runs; a busy machine may take its time
     assert statistics.median(delays) <= 0.2, sorted(delays)
     assert max(delays) <= 1.0, sorted(delays)
