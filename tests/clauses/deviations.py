@@ -8,7 +8,7 @@ DEVIATIONS: Final = (
     Deviation(1, "The interface's own MAC", "7.2, 7.3, 8.1.2, 8.2.2",
         "Adverts, ARP and ND come from the MAC of the interface, as with keepalived without `use_vmac`: a second MAC "
         "on a port is refused by many virtual switches and clouds, and clients follow the gratuitous ARP anyway. "
-        "`virtualMAC: true` in a class puts the addresses behind the virtual MAC; adverts keep that of the interface."),
+        "`virtualMAC: true` in a class puts the addresses behind the virtual MAC; adverts and probes keep the other."),
     Deviation(2, "Accept_Mode is on, and nobody is 255", "6.1, 6.4.3",
         "A director serves the address: it must take packets to it. It is not the address owner, for a VIP is no "
         "node's own address and must be able to move from every node."),

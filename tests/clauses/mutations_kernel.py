@@ -9,6 +9,7 @@ AGENT: Final = "nodeagent/lvsagent"
 ENGINE: Final = f"{AGENT}/election/engine.py"
 SOCKETS: Final = f"{AGENT}/election/sockets.py"
 NETLINK: Final = f"{AGENT}/election/netlink.py"
+ROUTER: Final = f"{AGENT}/election/router.py"
 SYSCTL: Final = f"{AGENT}/core/sysctl.py"
 
 KEEPS: Final = Mutation(
@@ -38,6 +39,14 @@ def never_added(size: int) -> Mutation:
         net=True,
     )
 
+
+PHYSICAL: Final = Mutation(
+    "the addresses stay at the physical MAC",
+    ROUTER,
+    "if config.virtual_mac else config.vip_interface",
+    "if config.family == 5 else config.vip_interface",
+    net=True,
+)
 
 KERNEL: Final[Mapping[str, tuple[Mutation, ...]]] = {
     "C1": (
@@ -94,10 +103,36 @@ KERNEL: Final[Mapping[str, tuple[Mutation, ...]]] = {
             '        __import__("os").system(f"{add} type macvlan mode private; ip link set vrrp51 up")\n',
             net=True,
         ),
+        Mutation(
+            "the interface with the virtual MAC stays up when the router gives way",
+            f"{AGENT}/election/wire.py",
+            "macvlan.switch(self._netlink, index, on=on)",
+            "macvlan.switch(self._netlink, index, on=True)",
+            net=True,
+        ),
     ),
-    "C29": (NOT_PUT_BACK, never_added(4)),
+    "C29": (NOT_PUT_BACK, never_added(4), PHYSICAL),
     "C30": (NOT_PUT_BACK, never_added(16)),
     "C31": (never_added(16),),
+    "C33": (
+        Mutation(
+            "the virtual MAC is another one",
+            ROUTER,
+            "return bytes((0, 0, 0x5E, 0, ",
+            "return bytes((2, 0, 0x5E, 0, ",
+            net=True,
+        ),
+    ),
+    "C49": (
+        Mutation(
+            "the kernel may make addresses of the virtual MAC",
+            f"{AGENT}/election/macvlan.py",
+            "IN6_ADDR_GEN_MODE_NONE: Final = 1",
+            "IN6_ADDR_GEN_MODE_NONE: Final = 0",
+            net=True,
+        ),
+    ),
+    "C50": (PHYSICAL,),
     "C51": (
         Mutation(
             "also what a foreign host has is announced",
