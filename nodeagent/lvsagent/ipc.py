@@ -4,8 +4,8 @@ One JSON object a line over a unix stream socket in the host folder (``election.
 whole wish (level-triggered), the election answers with what is. Neither waits for the other.
 
     agent -> election   Configure
-    election -> agent   Configured (all addresses of the wish are in force), StateChanged, Statistics (every second and
-                        on connect)
+    election -> agent   Configured (all addresses of the wish are in force), StateChanged, Liveness (when it changes and
+                        on connect), Statistics (every second and on connect)
 """
 
 import json
@@ -134,11 +134,26 @@ class RouterConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PeerNode:
+    """A node of the cluster that may run an agent."""
+
+    name: str
+    addresses: tuple[str, ...]
+    """Heartbeats go to the first and are believed from all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Configure:
     """The whole wish: every router that shall exist on this node. Others are shut down."""
 
     generation: int
     routers: tuple[RouterConfig, ...]
+    node: str = ""
+    """The name of this node; empty: it sends no heartbeats."""
+    serving: bool = False
+    """The tables of this node were complete: others may send it packets for any virtual address."""
+    nodes: tuple[PeerNode, ...] = ()
+    """To exchange heartbeats with. This node may be among them: then its first address is where they leave."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +175,16 @@ class StateChanged:
     """A ``vrrp.events.Cause``, snake_case; also the metric's label."""
     active_address: str
     """Source of the last accepted advert of the Active, or our own address; empty when unknown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Liveness:
+    """The nodes that shall get no new connections."""
+
+    silent: tuple[str, ...] = ()
+    """They were heard, and neither they nor their kernels are any more."""
+    unready: tuple[str, ...] = ()
+    """They say that their tables are not in place yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,13 +233,23 @@ class Statistics:
     realtime: bool
     """SCHED_RR was granted."""
     memory_locked: bool
+    beats_sent: int = 0
+    beats_received: int = 0
+    """Those that count."""
+    beats_dropped: dict[str, int] = field(default_factory=dict)
+    """By ``liveness.beat.DropReason``."""
+    beat_errors: int = 0
+    """Heartbeats that could not be sent."""
+    nodes_mute: tuple[str, ...] = ()
+    """Their kernel answers while their election is not heard; not suspected."""
 
 
-Message = Configure | Configured | StateChanged | Statistics
+Message = Configure | Configured | StateChanged | Liveness | Statistics
 _KINDS: dict[str, type[Message]] = {
     "configure": Configure,
     "configured": Configured,
     "state": StateChanged,
+    "liveness": Liveness,
     "statistics": Statistics,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
@@ -236,11 +271,17 @@ def decode(line: bytes) -> Message:
         kind = _KINDS[fields.pop("kind")]
         if kind is Configure:
             fields["routers"] = tuple(_router(router) for router in fields["routers"])
+            fields["nodes"] = tuple(
+                PeerNode(**{**node, "addresses": tuple(node["addresses"])}) for node in fields.get("nodes", ())
+            )
+        elif kind is Liveness:
+            fields = {name: tuple(nodes) for name, nodes in fields.items()}
         elif kind is Statistics:
             fields["routers"] = tuple(
                 RouterStatistics(**{**router, "addresses_held": tuple(router["addresses_held"])})
                 for router in fields["routers"]
             )
+            fields["nodes_mute"] = tuple(fields.get("nodes_mute", ()))
         return kind(**fields)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise IpcError(f"not a message of the agent or the election: {error}: {line[:200]!r}") from error

@@ -156,6 +156,18 @@ def test_a_wish_is_kept_over_a_restart_of_the_process(tmp_path: Path) -> None:
     assert [each.name for each in (tmp_path / "state").iterdir()] == ["election.json"]
 
 
+def test_a_kept_wish_follows_what_it_says_of_the_nodes_and_serves_no_longer_after_a_reboot(tmp_path: Path) -> None:
+    kept = store(tmp_path)
+    nodes = (ipc.PeerNode(name="dr1", addresses=("10.0.0.11",)), ipc.PeerNode(name="dr2", addresses=("10.0.0.12",)))
+    kept.save(WISH)
+    told = replace(WISH, node="dr1", serving=True, nodes=nodes)
+    kept.save(told)
+    assert store(tmp_path).load() == replace(told, generation=-1)
+    rebooted = store(tmp_path, boot="two").load()
+    assert rebooted is not None
+    assert (rebooted.node, rebooted.serving, rebooted.nodes) == ("dr1", False, nodes)
+
+
 def test_after_a_reboot_no_router_of_the_kept_wish_is_ready(tmp_path: Path) -> None:
     store(tmp_path).save(WISH)
     loaded = store(tmp_path, boot="two").load()

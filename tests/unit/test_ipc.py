@@ -54,7 +54,16 @@ STATISTICS = ipc.Statistics(
 MESSAGES: list[ipc.Message] = [
     ipc.Configure(generation=1, routers=(ROUTER,)),
     ipc.Configure(generation=2, routers=()),
+    ipc.Configure(
+        generation=3,
+        routers=(),
+        node="dr1",
+        serving=True,
+        nodes=(ipc.PeerNode(name="dr1", addresses=("10.0.0.11", "fd00::11")), ipc.PeerNode(name="dr2", addresses=())),
+    ),
     ipc.Configured(generation=1),
+    ipc.Liveness(),
+    ipc.Liveness(silent=("dr1",), unready=("dr2", "dr3")),
     ipc.StateChanged(router="lab", previous="Backup", state="Active", cause="active_silent", active_address=""),
     STATISTICS,
 ]
@@ -71,7 +80,14 @@ def test_a_message_survives_the_line(message: ipc.Message) -> None:
 def test_fields_that_an_older_election_does_not_send_have_their_default() -> None:
     fields = json.loads(ipc.encode(STATISTICS))
     del fields["routers"][0]["intervals_clamped"]
+    del fields["nodes_mute"], fields["beats_dropped"]
     assert ipc.decode(json.dumps(fields).encode()) == STATISTICS
+
+
+def test_an_older_agent_names_no_nodes() -> None:
+    fields = json.loads(ipc.encode(ipc.Configure(generation=1, routers=(ROUTER,))))
+    del fields["node"], fields["serving"], fields["nodes"]
+    assert ipc.decode(json.dumps(fields).encode()) == ipc.Configure(generation=1, routers=(ROUTER,))
 
 
 @pytest.mark.parametrize(
@@ -88,6 +104,8 @@ def test_fields_that_an_older_election_does_not_send_have_their_default() -> Non
         b'{"kind": "configured", "generation": 1, "more": 2}',
         b'{"kind": "configure", "generation": 1, "routers": [1]}',
         b'{"kind": "configure", "generation": 1, "routers": [{}]}',
+        b'{"kind": "configure", "generation": 1, "routers": [], "nodes": [{"name": "a"}]}',
+        b'{"kind": "liveness", "silent": 1}',
         b'{"kind": "statistics", "routers": [{}]}',
         b'{"kind": []}',
     ],

@@ -16,6 +16,7 @@ from lvsagent.core.diff import Op
 from lvsagent.core.failure import Reason
 from lvsagent.core.report import findings_of
 from lvsagent.ipc import Finding, RouterStatistics
+from lvsagent.liveness.beat import DropReason as BeatDropReason
 from lvsagent.runtime.view import View
 from lvsagent.vrrp.events import TRANSITIONS, State
 from lvsagent.vrrp.packet import DropReason
@@ -42,6 +43,7 @@ class AgentCollector(Collector):
         """Every family."""
         yield from self._about()
         yield from self._vrrp()
+        yield from self._nodes()
         yield from self._served()
         yield from self._programming()
         yield from self._api()
@@ -122,6 +124,34 @@ class AgentCollector(Collector):
             for finding in FINDINGS:
                 found.add_metric([name, finding], float(finding in noticed))
         yield from (priority, refused, clamped, found)
+
+    def _nodes(self) -> Iterator[Metric]:
+        claims = self._view.claims
+        suspected = GaugeMetricFamily(
+            "lvs_node_suspected",
+            "1 for a node that gets no new connections: it is silent, or its tables are not in place.",
+            labels=["peer"],
+        )
+        mute = GaugeMetricFamily(
+            "lvs_node_mute", "1 for a node whose kernel answers while its election is not heard.", labels=["peer"]
+        )
+        statistics = claims.statistics
+        for peer in claims.about.nodes:
+            if peer.name != self._view.node:
+                silent = peer.name in claims.liveness.silent or peer.name in claims.liveness.unready
+                suspected.add_metric([peer.name], float(silent))
+                mute.add_metric([peer.name], float(statistics is not None and peer.name in statistics.nodes_mute))
+        yield from (suspected, mute)
+        sent = CounterMetricFamily("lvs_node_beats_sent", "Heartbeats sent to other nodes.")
+        sent.add_metric([], statistics.beats_sent if statistics else 0)
+        errors = CounterMetricFamily("lvs_node_beat_errors", "Heartbeats that could not be sent.")
+        errors.add_metric([], statistics.beat_errors if statistics else 0)
+        received = CounterMetricFamily("lvs_node_beats_received", "Heartbeats of other nodes that count.")
+        received.add_metric([], statistics.beats_received if statistics else 0)
+        dropped = CounterMetricFamily("lvs_node_beats_dropped", "Heartbeats that do not count.", labels=["reason"])
+        for reason in BeatDropReason:
+            dropped.add_metric([reason], statistics.beats_dropped.get(reason, 0) if statistics else 0)
+        yield from (sent, errors, received, dropped)
 
     def _routers(self) -> Iterable[RouterStatistics]:
         return [router for _, router in sorted(self._view.claims.routers.items())]

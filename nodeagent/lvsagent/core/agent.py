@@ -25,7 +25,17 @@ from lvsagent.core.diff import (
 from lvsagent.core.failure import OperationFailed
 from lvsagent.core.plan import CONDITION
 from lvsagent.core.state import KernelState, ServiceKey
-from lvsagent.ipc import Configure, Configured, Message, RouterConfig, RouterStatistics, StateChanged, Statistics
+from lvsagent.ipc import (
+    Configure,
+    Configured,
+    Liveness,
+    Message,
+    PeerNode,
+    RouterConfig,
+    RouterStatistics,
+    StateChanged,
+    Statistics,
+)
 from lvsapi.model import IPAddress, ObjectKey, Problem, Resolved
 
 ACTIVE = "Active"
@@ -133,6 +143,15 @@ def owning(
 # -- the election ----------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What the election tells the other nodes of this one."""
+
+    node: str = ""
+    serving: bool = False
+    nodes: tuple[PeerNode, ...] = ()
+
+
 @dataclass(slots=True)
 class Claims:
     """What the election was told, what it said, and so which addresses it may hold."""
@@ -140,12 +159,15 @@ class Claims:
     generation: int = 0
     wish: tuple[RouterConfig, ...] | None = None
     """None: it was told nothing yet by this process."""
+    about: About = field(default_factory=About)
     sent: float = 0.0
     confirmed: int = 0
     possible: frozenset[IPAddress] | None = None
     """None: unknown, it may hold anything."""
     routers: dict[str, RouterStatistics] = field(default_factory=dict)
     statistics: Statistics | None = None
+    liveness: Liveness = field(default_factory=Liveness)
+    """As last heard; it outlives an election that is gone, as the next one says it anew."""
 
     @property
     def active(self) -> frozenset[str]:
@@ -174,6 +196,10 @@ class Claims:
                 self.statistics = message
                 self.routers = {router.router: router for router in message.routers}
                 return (self.active, self._noticed()) != before
+            case Liveness():
+                changed = message != self.liveness
+                self.liveness = message
+                return changed
             case Configure():
                 return False
 
@@ -185,16 +211,19 @@ class Claims:
             if router.problem or router.findings
         }
 
-    def tell(self, routers: tuple[RouterConfig, ...], now: float) -> Configure | None:
-        """The message to send, None when the election has this wish already."""
-        if routers == self.wish:
+    def tell(self, routers: tuple[RouterConfig, ...], now: float, about: About | None = None) -> Configure | None:
+        """The message to send, None when the election has this wish already. ``about`` None: nothing new of it."""
+        about = about or self.about
+        if routers == self.wish and about == self.about:
             return None
         offered_now = addresses_of(routers)
         self.possible = None if self.possible is None else self.possible | offered_now
-        self.wish = routers
+        self.wish, self.about = routers, about
         self.generation += 1
         self.sent = now
-        return Configure(generation=self.generation, routers=routers)
+        return Configure(
+            generation=self.generation, routers=routers, node=about.node, serving=about.serving, nodes=about.nodes
+        )
 
     def claimed(self, now: float) -> frozenset[IPAddress] | None:
         """Addresses that the election may hold; None for unknown. An election that does not answer is dead, and the

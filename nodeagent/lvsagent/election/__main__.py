@@ -18,6 +18,7 @@ from lvsagent.election.log import Log
 from lvsagent.election.loop import Loop
 from lvsagent.election.server import Server
 from lvsagent.election.wish import WishStore
+from lvsagent.liveness.beat import PORT
 
 SOCKET_NAME: Final = "election.sock"
 LOCK_NAME: Final = "election.lock"
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 log=log,
                 realtime=_request_realtime(log),
                 memory_locked=_lock_memory(log),
+                beat_port=arguments.beat_port,
             )
         except OSError as error:
             log("cannot start", error=error)
@@ -81,6 +83,12 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path(os.environ.get("LVS_KEYS_DIR", "/etc/lvs-dr/keys")),
         help="folder of CLASS.password and CLASS.hmac.ID (LVS_KEYS_DIR; default %(default)s)",
+    )
+    parser.add_argument(
+        "--beat-port",
+        type=int,
+        default=os.environ.get("LVS_BEAT_PORT") or PORT,
+        help="UDP port of the nodes' heartbeats, the same on every node (LVS_BEAT_PORT; default %(default)s)",
     )
     parser.add_argument("--log-format", choices=("text", "json"), default="text")
     return parser

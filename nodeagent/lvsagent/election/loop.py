@@ -1,5 +1,6 @@
 """The process around the engine: one thread that waits for the wire, the agent, a signal or the next deadline."""
 
+import math
 import select
 import socket
 import time
@@ -8,6 +9,7 @@ from typing import Final
 
 from lvsagent import ipc
 from lvsagent.election import handoff
+from lvsagent.election.beats import Beats
 from lvsagent.election.engine import Engine
 from lvsagent.election.fence import Fence
 from lvsagent.election.keys import Keys
@@ -52,6 +54,7 @@ class Loop:
         log: Log,
         realtime: bool,
         memory_locked: bool,
+        beat_port: int,
     ) -> None:
         self._server = server
         self._store = store
@@ -64,11 +67,13 @@ class Loop:
         self._epoll.register(server.fileno(), select.EPOLLIN)
         self._netlink = Rtnetlink()
         self._wire = Wire(self._netlink, self._epoll)
+        wall = auth.Clock(time.time(), clock())
+        self._beats = Beats(rings=keys.ring, clock=wall, log=log, port=beat_port)
         self._engine = Engine(
             wire=self._wire,
             fence=Fence(self._netlink, log),
             keys=keys,
-            clock=auth.Clock(time.time(), clock()),
+            clock=wall,
             log=log,
             report=server.send,
             failures=handoff.started(run_folder, clock(), log),
@@ -89,9 +94,11 @@ class Loop:
         if (kept := self._store.load()) is not None:
             self._log("runs by the wish kept on disk", routers=len(kept.routers))
             self._engine.configure(kept, clock())
+            self._beats.configure(kept, clock())
         while wakeup.fileno() not in self._turn():
             pass
         self._epoll.unregister(wakeup.fileno())
+        self._beats.leave(clock())
         suspended = self._engine.suspend(clock())
         self._log("ends; the addresses are handed over", restarts=len(suspended))
         self._engine.end(clock(), suspended)
@@ -99,6 +106,7 @@ class Loop:
         while (suspended and clock() < notice) or (self._engine.serving_on and clock() < end):
             self._turn(notice if clock() < notice else end)
         self._engine.close(clock(), suspended)
+        self._beats.close(clock())
         handoff.ended(self._run_folder)
         if suspended:
             handoff.leave(self._run_folder, suspended, self._log)
@@ -109,12 +117,14 @@ class Loop:
 
     def _turn(self, end: float | None = None) -> set[int]:
         """Wait for the next thing to do and do it. Returns the file descriptors that were ready."""
-        deadline = min(self._engine.deadline, self._next_statistics, *([end] if end is not None else []))
+        moments = [self._engine.deadline, self._beats.deadline, self._next_statistics]
+        deadline = min(*moments, end if end is not None else math.inf)
         # epoll waits for whole milliseconds, rounded up.
         ready = {number for number, _ in self._epoll.poll(max(0.0, deadline - clock()))}
         now = clock()
         self._count_lateness(now)
         self._engine.turn(ready, now)
+        self._say(self._beats.turn(now))
         self._let_gather(now)
         self._serve(ready, now)
         if not self._confirmed and self._engine.in_force:
@@ -141,15 +151,21 @@ class Loop:
         if self._server.fileno() in ready and (fresh := self._server.accept()) is not None:
             self._epoll.register(fresh.fileno(), select.EPOLLIN)
             self._server.send(self._statistics(), (fresh,))
+            self._server.send(self._beats.liveness, (fresh,))
         for client in self._server.clients:
             if client.fileno() not in ready:
                 continue
             self._server.flush(client)
             for wish in self._server.receive(client):
                 self._engine.configure(wish, now)
+                self._say(self._beats.configure(wish, now))
                 self._store.save(wish)
                 self._generation = wish.generation
                 self._confirmed = False
+
+    def _say(self, liveness: ipc.Liveness | None) -> None:
+        if liveness is not None:
+            self._server.send(liveness)
 
     def _statistics(self) -> ipc.Statistics:
         return ipc.Statistics(
@@ -161,6 +177,11 @@ class Loop:
             lateness_max_ms=round(self._lateness * 1000, 3),
             realtime=self._realtime,
             memory_locked=self._memory_locked,
+            beats_sent=self._beats.sent,
+            beats_received=self._beats.received,
+            beats_dropped=dict(self._beats.dropped),
+            beat_errors=self._beats.errors,
+            nodes_mute=self._beats.mute,
         )
 
     def _count_lateness(self, now: float) -> None:

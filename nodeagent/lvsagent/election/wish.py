@@ -19,13 +19,14 @@ class WishStore:
         self._path = folder / FILE_NAME
         self._log = log
         self._boot = boot_id.read_text().strip()
-        self._saved: tuple[ipc.RouterConfig, ...] | None = None
+        self._saved: ipc.Configure | None = None
         self._failed = False
         """Said already that wishes cannot be kept; the agent repeats its wish."""
 
     def save(self, wish: ipc.Configure) -> None:
         """Keep it, unless it is kept already. Not synced to the platter: a stall would cost the election its timers."""
-        if wish.routers == self._saved:
+        kept = replace(wish, generation=-1)
+        if kept == self._saved:
             return
         content = {"boot_id": self._boot, "wish": json.loads(ipc.encode(wish))}
         unfinished = self._path.with_suffix(".tmp")
@@ -33,7 +34,7 @@ class WishStore:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             unfinished.write_text(json.dumps(content, indent=1))
             unfinished.replace(self._path)
-            self._saved = wish.routers
+            self._saved = kept
             self._failed = False
         except OSError as error:
             if not self._failed:
@@ -43,7 +44,7 @@ class WishStore:
     def load(self) -> ipc.Configure | None:
         """The kept wish with generation -1; None when there is none that can be read.
 
-        After a reboot the tables are gone, so no router is ready until the agent says so.
+        After a reboot the tables are gone, so no router is ready, and the node not serving, until the agent says so.
         """
         try:
             content = json.loads(self._path.read_text())
@@ -57,4 +58,4 @@ class WishStore:
             self._log("the kept wish cannot be read and is ignored", file=self._path, error=error)
             return None
         routers = wish.routers if same_boot else tuple(replace(router, ready=False) for router in wish.routers)
-        return ipc.Configure(generation=-1, routers=routers)
+        return replace(wish, generation=-1, routers=routers, serving=wish.serving and same_boot)

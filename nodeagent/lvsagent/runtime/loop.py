@@ -11,6 +11,7 @@ from lvsagent import ipc
 from lvsagent.core import agent as decide
 from lvsagent.core.diff import Difference, Op, Owned, diff
 from lvsagent.core.failure import OperationFailed
+from lvsagent.core.liveness import Overlay, Suspects, changes, peers
 from lvsagent.core.plan import CONDITION, plan
 from lvsagent.core.state import KernelState, NodeFacts
 from lvsagent.runtime.logs import Throttle
@@ -76,6 +77,14 @@ class Loop:
     _event: asyncio.Event = field(default_factory=asyncio.Event)
     _throttle: Throttle = field(default_factory=Throttle)
     _conflicts: frozenset[str] = frozenset()
+    _urgent: bool = False
+    """Nothing else is waited for."""
+    _overlay: Overlay = field(default_factory=Overlay)
+    _peers: tuple[ipc.PeerNode, ...] = ()
+    _adopted: bool | None = None
+    """Tables of ours stood before this process did; None: the kernel was not read yet."""
+    _serving: bool = False
+    """Complete tables stood once; what fails later is no reason to take the node out."""
 
     def wake(self) -> None:
         """Something changed: look soon."""
@@ -95,6 +104,10 @@ class Loop:
                 },
             )
             self.transition(message, self.view.resolved)
+        elif isinstance(message, ipc.Liveness):
+            for node, standing in changes(self.view.claims.liveness, message).items():
+                _log.warning("the standing of a node has changed", extra={"peer": node, "standing": standing})
+            self._urgent = True
         if self.view.claims.heard(message):
             self.wake()
 
@@ -114,10 +127,12 @@ class Loop:
         while True:
             try:
                 await asyncio.wait_for(self._event.wait(), self._timeout(time.monotonic()))
-                await asyncio.sleep(DEBOUNCE_SECONDS)
+                if not self._urgent:
+                    await asyncio.sleep(DEBOUNCE_SECONDS)
             except TimeoutError:
                 pass
             self._event.clear()
+            self._urgent = False
             self.source.expire()
             try:
                 await self.turn(time.monotonic())
@@ -158,7 +173,11 @@ class Loop:
             return
         self._resolve(snapshot)
         standing = self.owned.services | (self.have.services.keys() if self.adopt else frozenset())
-        wanted = plan(self.view.resolved, self.facts, self.view.claims.active, standing)
+        if self._adopted is None:
+            self._adopted = bool(self.owned.services & self.have.services.keys())
+        suspects = Suspects.of(self.view.claims.liveness, self._peers, self.view.node)
+        resolved = self._overlay.over(self.view.resolved, suspects)
+        wanted = plan(resolved, self.facts, self.view.claims.active, standing)
         self.view.plan = wanted
         difference = diff(wanted.state, self.have, self.owned)
         step = decide.split(difference.ops, self._claimed(now), self.source.synced)
@@ -214,6 +233,7 @@ class Loop:
         found = (*problems, *resolved.problems)
         _name(set(found) - set(self.view.resolved.problems))
         self.view.resolved = Resolved(servers=resolved.servers, routers=resolved.routers, problems=found)
+        self._peers = peers(snapshot, resolved)
 
     def _claimed(self, now: float) -> frozenset[IPAddress] | None:
         return frozenset() if self.election is None else self.view.claims.claimed(now)
@@ -269,7 +289,11 @@ class Loop:
         incomplete = decide.unfinished(difference.ops, difference.conflicts, want)
         complete = frozenset(want.loopback & self.have.loopback) - incomplete
         before = decide.addresses_of(claims.wish) if claims.wish is not None else claims.held()
-        wish = claims.tell(decide.offered(routers, complete, decide.standing(want, self.have), before), now)
+        # After a reboot the last good state may name pods that are gone: wait for the source then.
+        known = self.source.synced or bool(self._adopted)
+        self._serving = self._serving or (known and bool(complete or not want.services))
+        about = decide.About(node=self.view.node, serving=self._serving, nodes=self._peers)
+        wish = claims.tell(decide.offered(routers, complete, decide.standing(want, self.have), before), now, about)
         if wish is not None:
             self.election.configure(wish)
             ready = sum(router.ready for router in wish.routers)
