@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ FULL = os.environ.get("LVS_FAULTS") == "full"
 """The row's own durations and numbers, for somebody who has the time."""
 BUSY = 0.3
 """Seconds by which a busy machine may be late."""
+STANDSTILL = 0.1
+"""Seconds for which the machine runs nobody, and after which a change of state says nothing about the election."""
 DOWN = 3 * 0.1 + (256 - 100) * 0.1 / 256
 """Active_Down_Interval of dr2, seconds: 0.361."""
 LOSSLESS = {"send_interval_ms": 20}
@@ -37,6 +39,9 @@ CALM_CLIENT = (
     "net.ipv4.neigh.eth0.gc_stale_time=3600",
 )
 """A client that never looks for the VIP again by itself."""
+
+
+Fault = Callable[[], contextlib.AbstractContextManager[object]]
 
 
 def scaled(here: float, asked: float) -> float:
@@ -98,6 +103,45 @@ class Holdings:
         return [host for at, host, held in self.changes if held and at >= since]
 
 
+class Witness:
+    """A process with real-time priority above the election's that wants to run every 5 ms: how late does it get to?
+
+    When it comes late the whole machine stood still (other guests, a test next door), and no process could be on time.
+    """
+
+    WORK = """
+import os, time
+os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(50))
+following = time.monotonic()
+while True:
+    following = max(following + 0.005, time.monotonic())
+    time.sleep(max(0.0, following - time.monotonic()))
+    if (late := time.monotonic() - following) > 0.02:
+        print(time.monotonic(), late, flush=True)
+"""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen([sys.executable, "-c", self.WORK], stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        self._output = self._process.stdout.fileno()
+        os.set_blocking(self._output, False)
+        self._text = ""
+        self._stops: list[tuple[float, float]] = []
+
+    def standstill(self, since: float) -> float:
+        """Seconds in all for which nothing ran since then (monotonic)."""
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self._output, 65536):
+                self._text += data.decode()
+        *lines, self._text = self._text.split("\n")
+        self._stops += [(float(at), float(late)) for at, late in map(str.split, lines)]
+        return sum(late for at, late in self._stops if at > since)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
 class Directors:
     """dr1 (priority 110), dr2 (100) and a client on one switch."""
 
@@ -113,6 +157,7 @@ class Directors:
         lan.run(SWITCH, ["nft", "add table bridge faults"])
         lan.run(SWITCH, ["nft", "add chain bridge faults c { type filter hook forward priority 0; }"])
         self.holdings = Holdings(lan, ("dr1", "dr2"))
+        self._witness = Witness()
         self._probe: Probe | None = None
         self._spare: list[subprocess.Popen[bytes]] = []
         self._clean: dict[str, int] = {}
@@ -130,7 +175,7 @@ class Directors:
         self.dr2.configure(router(100, **changes))
         self.dr1.await_holding(timeout=10)
         self.dr2.await_holding(False, timeout=10)
-        self.probe.await_answer()
+        self.probe.await_answer(timeout=10)
         time.sleep(0.1)
 
     def transitions(self) -> list[list[str]]:
@@ -144,6 +189,13 @@ class Directors:
         for text in rules:
             self.lan.run(SWITCH, ["nft", "add rule bridge faults c " + text])
 
+    @contextlib.contextmanager
+    def rules(self, *rules: str) -> Iterator[None]:
+        """The same for a while."""
+        self.rule(*rules)
+        yield
+        self.unrule()
+
     def unrule(self) -> None:
         """None of ``rule`` any more."""
         self.lan.run(SWITCH, ["nft", "flush chain bridge faults c"])
@@ -154,12 +206,47 @@ class Directors:
             lines = Path("/proc/thread-self/net/arp").read_text().splitlines()
         return next((line.split()[3] for line in lines if line.startswith(f"{VIP} ")), "")
 
-    def await_client_at(self, host: str, timeout: float) -> None:
-        """Until the client sends what is for the VIP to that host."""
+    def await_client_at(self, host: str) -> float:
+        """Until the client sends what is for the VIP to that host. Returns the seconds it took."""
         begin, mac = time.monotonic(), self.lan.mac(host)
         while self.client_mac() != mac:
-            assert time.monotonic() - begin < timeout, f"after {timeout:.1f} s the client is not at {host}"
+            assert time.monotonic() - begin < 30, f"the client is not at {host}"
             time.sleep(0.005)
+        return time.monotonic() - begin
+
+    def slack(self, since: float) -> float:
+        """Seconds that anything may take longer than it should on this machine, since then."""
+        return BUSY + self.standstill(since)
+
+    def standstill(self, since: float) -> float:
+        """Seconds for which the machine ran nobody since then."""
+        return self._witness.standstill(since)
+
+    def assert_unmoved(self, before: list[list[str]], since: float) -> None:
+        """No router changed its state, nobody got the VIP, and the client was answered all the time since then."""
+        time.sleep(0.05)
+        stopped = self._witness.standstill(since)
+        moved = self.transitions() != before or self.holdings.takeovers(since) != []
+        assert not moved or stopped > STANDSTILL, f"{before} became {self.transitions()}"
+        assert self.probe.gap(since) <= BUSY + stopped
+
+    def stand(self, fault: Fault, seconds: float, prepare: Callable[[], None] = lambda: None, **wish: object) -> None:
+        """With this wish, and this fault for so long, nothing changes.
+
+        If something did although the machine stood still meanwhile, it is tried again; three times in all.
+        """
+        for _ in range(3):
+            prepare()
+            self.serve(**wish)
+            before, begin = self.transitions(), time.monotonic()
+            with fault():
+                time.sleep(seconds)
+            self.assert_unmoved(before, begin)
+            if self.transitions() == before:
+                return
+            self.reset()
+        prepare()
+        self.serve(**wish)
 
     def run_aside(self, host: str, argv: list[str], log: Path | None = None) -> subprocess.Popen[bytes]:
         """A process that ends with the test."""
@@ -182,7 +269,7 @@ class Directors:
             self._renew(host)
             host.configure()
             host.messages.clear()
-            host.await_holding(False, timeout=4)
+            host.await_holding(False, timeout=10)
         self.lan.run("client", ["ip", "neighbour", "flush", "dev", "eth0"])
 
     def _renew(self, host: ElectionHost) -> None:
@@ -204,6 +291,7 @@ class Directors:
         if self._probe is not None:
             self._probe.close()
         self.holdings.close()
+        self._witness.close()
         for host in self.hosts:
             host.close()
 

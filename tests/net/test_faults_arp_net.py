@@ -8,7 +8,7 @@ import pytest
 from lvsagent import ipc
 from lvsagent.vrrp import arp
 from tests.net.election_host import VIP, await_finding
-from tests.net.faults import BUSY, DOWN, Directors, gratuitous, scaled
+from tests.net.faults import DOWN, Directors, gratuitous, scaled
 
 pytestmark = pytest.mark.net
 
@@ -25,9 +25,11 @@ def test_fault_36_a_client_that_gets_one_form_of_announcements_only_moves(
     directors.serve()
     directors.rule(f"{dropped} drop")
     sniffer = directors.lan.sniff("client")
+    begin = time.monotonic()
     directors.lan.unplug("dr1")
-    directors.await_client_at("dr2", DOWN + 1 + BUSY)
-    directors.probe.await_answer(timeout=BUSY)
+    directors.await_client_at("dr2")
+    assert time.monotonic() - begin <= DOWN + 1 + directors.slack(begin)
+    directors.probe.await_answer(timeout=10)
     assert {gratuitous(frame) for _, frame in sniffer.frames(0.1)} - {0} == {left}
     sniffer.close()
 
@@ -37,8 +39,8 @@ def test_fault_37_the_first_five_announcements_are_lost(directors: Directors) ->
     directors.rule(f"{SAYS_VIP} iifname dr2 numgen inc mod 1000000 < 10 drop")  # five rounds of two forms
     begin = time.monotonic()
     directors.lan.unplug("dr1")
-    directors.await_client_at("dr2", DOWN + 1.2 + BUSY)
-    assert time.monotonic() - begin > 0.9, "the first five were lost"
+    directors.await_client_at("dr2")
+    assert 0.9 < time.monotonic() - begin <= DOWN + 1.2 + directors.slack(begin), "the first five were lost"
 
 
 def test_fault_37_all_announcements_are_lost_for_long(directors: Directors) -> None:
@@ -49,9 +51,10 @@ def test_fault_37_all_announcements_are_lost_for_long(directors: Directors) -> N
     directors.lan.unplug("dr1")
     time.sleep(scaled(2.5, 30))
     assert directors.client_mac() == directors.lan.mac("dr1")
+    begin = time.monotonic()
     directors.unrule()
-    directors.await_client_at("dr2", refresh + BUSY)
-    directors.probe.await_answer(timeout=BUSY)
+    assert directors.await_client_at("dr2") <= refresh + directors.slack(begin)
+    directors.probe.await_answer(timeout=10)
 
 
 def test_fault_40_a_spoofer_is_named_and_wins_the_client_for_moments_only(directors: Directors) -> None:
@@ -63,7 +66,7 @@ def test_fault_40_a_spoofer_is_named_and_wins_the_client_for_moments_only(direct
     liar = directors.lan.socket("dr2", socket.AF_PACKET, socket.SOCK_RAW, 0)
     liar.bind(("eth0", 0))
     false = arp.announcement(socket.inet_aton(VIP), bytes.fromhex("0200000000ff"))
-    seconds = scaled(5, 60)
+    seconds, before = scaled(5, 60), directors.dr1.statistics().routers[0].announcements_sent
     begin = time.monotonic()
     following = begin
     while (now := time.monotonic()) < begin + seconds:
@@ -72,9 +75,9 @@ def test_fault_40_a_spoofer_is_named_and_wins_the_client_for_moments_only(direct
             following += 1.05
         right.append(directors.client_mac() == mac)
         time.sleep(0.01)
-    await_finding(directors.dr1, ipc.Finding.ADDRESS_CLAIMED, VIP, "02:00:00:00:00:ff", timeout=2)
-    assert sum(right) / len(right) >= 0.9
-    assert not all(right), "the spoofer had the client for a moment"
+    await_finding(directors.dr1, ipc.Finding.ADDRESS_CLAIMED, VIP, "02:00:00:00:00:ff")
+    assert sum(right) / len(right) >= 0.9 - directors.standstill(begin) / seconds
+    assert directors.dr1.statistics().routers[0].announcements_sent - before >= 0.6 * seconds, "at most one a second"
     liar.close()
 
 
@@ -82,8 +85,10 @@ def test_fault_40_a_spoofer_is_named_within_two_seconds(directors: Directors) ->
     directors.serve()
     liar = directors.lan.socket("client", socket.AF_PACKET, socket.SOCK_RAW, 0)
     liar.bind(("eth0", 0))
+    begin = time.monotonic()
     liar.send(arp.announcement(socket.inet_aton(VIP), bytes.fromhex("0200000000fe")))
-    await_finding(directors.dr1, ipc.Finding.ADDRESS_CLAIMED, VIP, "02:00:00:00:00:fe", timeout=2 + BUSY)
+    await_finding(directors.dr1, ipc.Finding.ADDRESS_CLAIMED, VIP, "02:00:00:00:00:fe", timeout=10)
+    assert time.monotonic() - begin <= 2 + directors.slack(begin)
     liar.close()
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from lvsagent import ipc
 from tests.net.election_host import DR1, DR2, VIP, await_finding, router
-from tests.net.faults import BUSY, DOWN, LOSSLESS, Directors, scaled
+from tests.net.faults import DOWN, LOSSLESS, Directors, scaled
 
 pytestmark = pytest.mark.net
 
@@ -20,28 +20,29 @@ def test_fault_27_directors_cut_from_each_other_both_serve_and_heal_to_the_bette
     directors.serve()
     before, begin = directors.transitions(), time.monotonic()
     directors.rule(*BOTH_WAYS)
-    directors.dr2.await_holding(timeout=DOWN + 1)
+    directors.dr2.await_holding(timeout=10)
     time.sleep(scaled(2.5, 60))
     assert directors.dr1.holds()
     healed = time.monotonic()
     directors.unrule()
-    directors.dr2.await_holding(False, timeout=DOWN + 0.1 + BUSY)
-    directors.await_client_at("dr1", 0.3 + BUSY)
-    assert directors.holdings.longest(2, healed) <= DOWN + 0.1 + BUSY
-    assert directors.probe.gap(begin) <= BUSY
+    directors.dr2.await_holding(False, timeout=10)
+    assert directors.await_client_at("dr1") <= 0.3 + directors.slack(begin)
+    assert directors.holdings.longest(2, healed) <= DOWN + 0.1 + directors.slack(begin)
+    assert directors.probe.gap(begin) <= directors.slack(begin)
     assert directors.transitions() == [before[0], [*before[1], "active_silent", "higher_priority"]]
     time.sleep(1)
-    directors.await_client_at("dr1", 0.0)
+    assert directors.client_mac() == directors.lan.mac("dr1")
 
 
 def test_fault_28_a_backup_that_hears_nothing_is_named_and_costs_no_client_anything(directors: Directors) -> None:
     directors.serve()
     before, begin = directors.transitions(), time.monotonic()
     directors.rule("iifname dr1 oifname dr2 drop")
-    directors.dr2.await_holding(timeout=DOWN + 1)
-    await_finding(directors.dr1, ipc.Finding.ASYMMETRIC_PEER, DR2, "priority 100", timeout=5 + DOWN + BUSY)
+    directors.dr2.await_holding(timeout=10)
+    await_finding(directors.dr1, ipc.Finding.ASYMMETRIC_PEER, DR2, "priority 100", timeout=20)
+    assert time.monotonic() - begin <= 5 + DOWN + 1 + directors.slack(begin)  # findings are sent once a second
     assert directors.client_mac() == directors.lan.mac("dr1"), "it answers the other's announcements"
-    assert directors.probe.gap(begin) <= BUSY
+    assert directors.probe.gap(begin) <= directors.slack(begin)
     assert directors.dr1.transitions() == before[0]
 
 
@@ -50,46 +51,39 @@ def test_fault_28_a_holder_that_hears_nothing_serves_on(directors: Directors) ->
     before, begin = directors.transitions(), time.monotonic()
     directors.rule("iifname dr2 oifname dr1 drop")
     time.sleep(scaled(1.5, 60))
-    assert directors.transitions() == before
-    assert directors.holdings.takeovers(begin) == []
-    assert directors.probe.gap(begin) <= BUSY
+    directors.assert_unmoved(before, begin)
 
 
 def test_fault_29_lost_adverts_move_nothing(directors: Directors) -> None:
     """The row asks for 30 min at each rate; here 2 s. tests/sim has a million hours."""
-    directors.serve(**LOSSLESS)
-    before, begin = directors.transitions(), time.monotonic()
     for percent in (1, 5, 10, 20, 30):
-        directors.rule(f"numgen random mod 100 < {percent} drop")  # of everything between any two ports
-        time.sleep(scaled(2, 1800))
-        directors.unrule()
-    assert directors.transitions() == before
-    assert directors.holdings.takeovers(begin) == []
+        loss = f"numgen random mod 100 < {percent} drop"  # of everything between any two ports
+        directors.stand(lambda loss=loss: directors.rules(loss), scaled(2, 1800), **LOSSLESS)  # type: ignore[arg-type, misc]
 
 
 def test_fault_30_bursts_shorter_than_the_down_interval_move_nothing(directors: Directors) -> None:
     """Ten adverts of every forty in a row: gaps of 220 ms, which are 60 % of the down interval."""
     directors.serve(**LOSSLESS)
-    before = directors.transitions()
+    before, begin = directors.transitions(), time.monotonic()
     directors.rule("ip protocol 112 numgen inc mod 40 < 10 drop")
     received = directors.dr2.statistics().routers[0].adverts_received
     time.sleep(scaled(4, 60))
     directors.unrule()
     received = directors.dr2.statistics().routers[0].adverts_received - received
     assert received > scaled(4, 60) * 50 * 0.3, "it lost bursts, and heard the rest"
-    assert directors.transitions() == before
+    directors.assert_unmoved(before, begin)
 
 
 def test_fault_30_jitter_reordering_and_duplicates_move_nothing(directors: Directors) -> None:
     directors.serve(**LOSSLESS)
-    before, dropped = directors.transitions(), directors.dropped(directors.dr2)
+    before, dropped, begin = directors.transitions(), directors.dropped(directors.dr2), time.monotonic()
     netem = ["delay", "20ms", "20ms", "distribution", "normal", "reorder", "25%", "50%", "duplicate", "10%"]
     with contextlib.ExitStack() as stack:
         for port in ("dr1", "dr2"):
             directors.lan.run("switch", ["tc", "qdisc", "add", "dev", port, "root", "netem", *netem])
             stack.callback(directors.lan.run, "switch", ["tc", "qdisc", "delete", "dev", port, "root"])
         time.sleep(scaled(4, 60))
-    assert directors.transitions() == before
+    directors.assert_unmoved(before, begin)
     assert directors.dropped(directors.dr2) == dropped
 
 
@@ -101,13 +95,13 @@ def test_fault_30_with_keys_reordered_adverts_are_refused_and_still_move_nothing
         (keys / "lab.hmac.1").chmod(0o400)
     time.sleep(2.1)  # they look every two seconds
     directors.serve(**LOSSLESS, authentication=ipc.Authentication.HMAC, key="lab")
-    before, replayed = directors.transitions(), directors.dropped(directors.dr2)["replay"]
+    before, replayed, begin = directors.transitions(), directors.dropped(directors.dr2)["replay"], time.monotonic()
     directors.lan.run(
         "switch", ["tc", "qdisc", "add", "dev", "dr2", "root", "netem", "delay", "20ms", "20ms", "duplicate", "10%"]
     )
     time.sleep(scaled(3, 60))
     directors.lan.run("switch", ["tc", "qdisc", "delete", "dev", "dr2", "root"])
-    assert directors.transitions() == before
+    directors.assert_unmoved(before, begin)
     assert directors.dropped(directors.dr2)["replay"] > replayed
 
 
@@ -116,15 +110,15 @@ def test_fault_35_unicast_does_not_need_what_the_switch_drops(directors: Directo
     directors.rule("ip daddr 224.0.0.18 drop")
     directors.dr1.configure(router(110, unicast_peers=(DR2,)))
     directors.dr2.configure(router(100, unicast_peers=(DR1,)))
-    directors.dr1.await_holding()
-    directors.probe.await_answer()
+    directors.dr1.await_holding(timeout=10)
+    directors.probe.await_answer(timeout=10)
     time.sleep(0.5)
     assert not directors.dr2.holds()
     begin = time.monotonic()
     directors.lan.unplug("dr1")
-    directors.dr2.await_holding(timeout=2)
-    directors.probe.await_answer()
-    assert directors.probe.gap(begin) <= DOWN + BUSY
+    directors.dr2.await_holding(timeout=10)
+    directors.probe.await_answer(timeout=10)
+    assert directors.probe.gap(begin) <= DOWN + directors.slack(begin)
 
 
 def test_fault_57_an_edited_list_or_priority_never_moves_what_is_served(directors: Directors) -> None:
@@ -144,9 +138,7 @@ def test_fault_57_an_edited_list_or_priority_never_moves_what_is_served(director
     directors.dr2.configure(router(90))
     directors.dr1.configure(router(101))
     time.sleep(DOWN)
-    assert directors.transitions() == before
-    assert directors.holdings.takeovers(begin) == []
-    assert directors.probe.gap(begin) <= BUSY
+    directors.assert_unmoved(before, begin)
 
 
 def test_fault_57_directors_with_different_lists_are_named(directors: Directors) -> None:
