@@ -1,4 +1,4 @@
-"""Who else speaks on the segment: rows 31, 32, 34 of docs/faults.md (33, and 32 with keys: test_authentication_net.py)."""
+"""Who else speaks on the segment: rows 31, 32, 34 of docs/faults.md (33, 32 with keys: test_authentication_net.py)."""
 
 import os
 import socket
@@ -97,9 +97,11 @@ def test_fault_32_without_keys_an_interval_of_41_seconds_leaves_the_down_interva
 
 
 def test_fault_34_a_flood_of_malformed_adverts_moves_nothing(directors: Directors) -> None:
-    """The row asks for 10,000 a second in 60 s and 20 % of a processor, which `make bench` measures; here 3 s of what the
-    sender can do, a quarter with a virtual router ID of nobody. In a guest, where a system call costs many times what
-    it should, the measure is the sender: to hear an advert must not cost more than three times what sending it does."""
+    """The row asks for 10,000 a second in 60 s and 20 % of a processor, which `make bench` measures.
+
+    Here 3 s of what the sender can do, a quarter with a virtual router ID of nobody. In a guest, where a system call
+    costs many times what it should, the measure is the sender: hearing costs at most three times what sending does.
+    """
     directors.serve()
     before, begin = directors.transitions(), time.monotonic()
     pids = [host.process.pid for host in directors.hosts if host.process is not None]
