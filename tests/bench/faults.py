@@ -29,8 +29,6 @@ COARSE_MS = 1000 * Poller.PERIOD
 
 Limits = dict[Statistic, float]
 STOP_LIMITS: Limits = {"max": 10}
-LOST_STOP_LIMITS: Limits = {"median": 10, "max": 50}
-"""Several farewells in a row may get lost."""
 
 
 def crash(pair: Pair, phase: float) -> Outage:
@@ -181,7 +179,7 @@ def planned(context: Context) -> list[Figure]:
                     unit="ms",
                     ours=summary(ours, 0),
                     anchor=summary(anchor, 0),
-                    limits=LOST_STOP_LIMITS if loss else STOP_LIMITS,
+                    limits=STOP_LIMITS,
                     beside=True,
                     resolution=FINE_MS,
                     notes=asking(ours),

@@ -55,7 +55,7 @@ class Profile:
     def down(self) -> float:
         """How long the second director waits, seconds: RFC 9568's Active_Down_Interval.
 
-        With another ``down_timer_adverts`` than 3 keepalived leaves the Skew_Time out (measured).
+        With another ``down_timer_adverts`` than 3 it is so many intervals (keepalived.conf(5)).
         """
         skew = (256 - PRIORITIES[1]) / 256 if self.silent_adverts == 3 else 0.0
         return (self.silent_adverts + skew) * self.interval_ms / 1000
