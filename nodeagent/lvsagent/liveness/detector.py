@@ -1,7 +1,7 @@
 """Which nodes can take new connections, from what is heard of them. Pure: time is an argument, in monotonic seconds.
 
 A node is *silent* when neither a heartbeat nor an answer of its kernel (an ICMP echo, asked for when a beat is missing)
-came for three of its intervals and a margin; it stays suspected until it beats again and says that its tables are in
+came for three of its intervals; it stays suspected until it beats again and says that its tables are in
 place. A node that beats without saying so is *unready*. A node that never beat is good: it may run no agent, or not be
 reachable by UDP.
 
@@ -22,13 +22,12 @@ from typing import Final
 from lvsagent.liveness.beat import Beat, DropReason
 
 MISSED: Final = 3
-"""Beats."""
-MARGIN: Final = 0.025
-"""Seconds beyond the last missed beat."""
-DOUBT: Final = 1.75
+"""Intervals. The caller looks now and then, which is the margin: what was there at one look is as old at the next."""
+DOUBT: Final = 1.3
 """Intervals without a beat after which the kernel is asked."""
-CUT_OFF: Final = 2.25
-"""Intervals in which at least one of several nodes is heard unless we are cut off."""
+CUT_OFF: Final = 1.5
+"""Intervals in which at least one of several nodes is heard unless we are cut off. Beats are an interval apart at most,
+so nobody has been silent for three of them then."""
 LATE: Final = 0.1
 """Seconds between two turns; a longer pause was ours and counts against nobody."""
 GRACE: Final = 30.0
@@ -73,7 +72,7 @@ class _Peer:
 
     @property
     def patience(self) -> float:
-        return MISSED * self.interval + MARGIN
+        return MISSED * self.interval
 
     @property
     def standing(self) -> Standing:
@@ -177,14 +176,14 @@ class Detector:
     def _is_cut_off(self, alive: list[_Peer], now: float) -> bool:
         """One silent node is dead; several that fall silent in one moment say that it is us."""
         newest = max((peer.evidence for peer in alive), default=now)
+        interval = max((peer.interval for peer in alive), default=0.0)
         if self._cut_off is not None and (newest > self._cut_off or len(alive) < 2):
+            pause = now - self._cut_off
             self._cut_off = None
-            for peer in alive:  # each has its time anew
-                peer.evidence = now
-        if self._cut_off is None and len(alive) >= 2:
-            interval = max(peer.interval for peer in alive)
-            if now - newest >= CUT_OFF * interval:
-                self._cut_off = now
+            for peer in alive:  # the pause counts against nobody, and after a long one each has time for a beat
+                peer.evidence = min(now, peer.evidence + pause + (peer.interval if pause > peer.interval else 0.0))
+        elif self._cut_off is None and len(alive) >= 2 and now - newest >= CUT_OFF * interval:
+            self._cut_off = now
         return self._cut_off is not None
 
 
