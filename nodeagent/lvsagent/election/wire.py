@@ -2,6 +2,7 @@
 
 import contextlib
 import select
+import threading
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
@@ -12,6 +13,8 @@ from lvsagent.election.sockets import AdvertSocket
 
 SCOPE_LINK: Final = 253
 
+THREAD_STACK: Final = 256 * 1024
+"""Octets; memory is locked, so the usual 8 MiB would be taken at once."""
 Place = tuple[str, int]
 """Interface and family."""
 
@@ -147,8 +150,14 @@ class Wire:
         self._epoll.register(opened.fileno(), select.EPOLLIN)
 
     def unregister(self, opened: _Closable) -> None:
-        """Close a socket of ``register``."""
-        self._close(opened)
+        """Close a socket of ``register``, without waiting for it.
+
+        The kernel lets a packet socket go only after every processor has passed a quiet moment (``synchronize_net`` in
+        net/packet/af_packet.c): 4-8 ms that no timer may wait.
+        """
+        self._epoll.unregister(opened.fileno())
+        threading.stack_size(THREAD_STACK)
+        threading.Thread(target=opened.close, daemon=True).start()
 
     def close(self) -> None:
         opened: list[_Closable] = [*self.adverts.values(), *self.neighbors.values(), self.monitor]
