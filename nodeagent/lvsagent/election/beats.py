@@ -29,6 +29,8 @@ EAGER: Final = 1.0
 """Seconds after a change of ours in which everybody is told at full rate."""
 RETRY: Final = 5.0
 """Seconds until a port that is taken is tried again."""
+ANSWER: Final = 2.0
+"""Seconds for which an answer is waited for."""
 MOST_QUESTIONS: Final = 32
 """For one tick."""
 BURST: Final = 16
@@ -37,6 +39,9 @@ BUFFER: Final = 1 << 20
 """Octets that the kernel keeps for us while we do not run."""
 TRAFFIC_CLASS: Final = 0xC0
 """Internetwork control."""
+
+DOMAIN: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+ANYWHERE: Final = {4: "0.0.0.0", 6: "::"}
 
 KeyRings = Callable[[str], auth.KeyRing | None]
 Log = Callable[..., None]
@@ -52,6 +57,7 @@ class Peer:
         parsed = [ipaddress.ip_address(address) for address in addresses]
         self.addresses = frozenset(map(str, parsed))
         self.target = str(parsed[0]) if parsed else ""
+        self.family = _family(self.target)
 
 
 class Beats:
@@ -78,6 +84,7 @@ class Beats:
         self._turns = 0
         self._eager = 0.0
         self._retry = math.inf
+        self._answers_until = 0.0
         self._mute: frozenset[str] = frozenset()
         self._cut_off = False
         self.sent = 0
@@ -106,7 +113,7 @@ class Beats:
         if not wish.node or not nodes:
             self._stop(now)
             return self._say()
-        changed = (wish.node, own) != (self._name, self._addresses)
+        before = (self._name, self._addresses, self._families())
         if (wish.serving, wish.node) != (self._serving, self._name) or self._next == math.inf:
             self._eager = now + EAGER
         if wish.node != self._name:
@@ -115,7 +122,7 @@ class Beats:
         self._peers = {peer.node: peer for peer in self._usable(nodes)}
         self._slots = [list(self._peers.values())[first::SLOTS] for first in range(SLOTS)]
         self._detector.configure(peer.name for peer in self._peers.values())
-        if changed or not self._sockets:
+        if before != (self._name, self._addresses, self._families()) or not self._sockets:
             self._open(now)
         self._next = min(self._next, now)
         return self._say()
@@ -140,8 +147,9 @@ class Beats:
         self._detector.judge(now)
         self._ask(now)
         self._speak(now)
-        self._notice(now)
-        return self._say()
+        if self._turns % SLOTS == 0:
+            self._notice(now)
+        return self._say() if self._detector.changed else None
 
     def close(self, now: float) -> None:
         """The last words, and the sockets."""
@@ -162,7 +170,7 @@ class Beats:
                         self.received += 1
                     else:
                         self.dropped[reason] += 1
-        if self._echo is not None:
+        if self._echo is not None and now < self._answers_until:
             for node, source in self._echo.answers():
                 peer = self._peers.get(node)
                 if peer is not None and source in peer.addresses:
@@ -188,7 +196,8 @@ class Beats:
         self._turns += 1
         if now >= self._eager and self._turns // SLOTS % SELDOM:
             slot = [peer for peer in slot if self._detector.is_talking(peer.name)]
-        self._send(slot, now)
+        if slot:
+            self._send(slot, now)
 
     def _send(self, peers: Iterable[Peer], now: float) -> None:
         self._sequence = (self._sequence + 1) & 0xFFFF_FFFF
@@ -198,7 +207,7 @@ class Beats:
         )
         payload = self._proofs.sign(encode(beat), time.time(), now)
         for peer in peers:
-            opened = self._sockets.get(6 if ":" in peer.target else 4)
+            opened = self._sockets.get(peer.family)
             if opened is None:
                 continue
             try:
@@ -211,6 +220,8 @@ class Beats:
         if self._echo is None:
             return
         by_name = {peer.name: peer for peer in self._peers.values()} if (names := self._detector.to_ask(now)) else {}
+        if names:
+            self._answers_until = now + ANSWER
         for name in names[:MOST_QUESTIONS]:
             with contextlib.suppress(OSError):
                 self._echo.ask(by_name[name].node, by_name[name].target)
@@ -219,6 +230,7 @@ class Beats:
     # -- what it comes to ----------------------------------------------------------------------------------------
 
     def _say(self) -> ipc.Liveness | None:
+        self._detector.changed = False
         standings = sorted(self._detector.standings().items())
         said = ipc.Liveness(
             silent=tuple(name for name, standing in standings if standing == "silent"),
@@ -254,17 +266,19 @@ class Beats:
             if peer.target:
                 yield peer
 
+    def _families(self) -> list[int]:
+        """Others write to our first address, we to theirs."""
+        return sorted({*map(_family, self._addresses[:1]), *(peer.family for peer in self._peers.values())})
+
     def _open(self, now: float) -> None:
         self._close_sockets()
         self._retry = math.inf
-        for family, anywhere in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
-            own = [address for address in self._addresses if (":" in address) == (family == socket.AF_INET6)]
+        for family in self._families():
+            own = [address for address in self._addresses if _family(address) == family]
             try:
-                self._sockets[6 if family == socket.AF_INET6 else 4] = self._bound(family, [*own[:1], anywhere])
+                self._sockets[family] = self._bound(family, [*own[:1], ANYWHERE[family]])
             except OSError as error:
-                if family == socket.AF_INET6 and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-                    continue
-                self._log("heartbeats cannot be heard; tried again", port=self._port, error=error)
+                self._log("heartbeats cannot be heard; tried again", port=self._port, family=family, error=error)
                 self._retry = now + RETRY
         try:
             self._echo = Echo()
@@ -274,7 +288,7 @@ class Beats:
     def _bound(self, family: int, hosts: list[str]) -> socket.socket:
         """A socket at the first of the hosts that this node has: others know us by the address of our Node."""
         for last, host in enumerate(hosts, 1 - len(hosts)):
-            opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+            opened = socket.socket(DOMAIN[family], socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
             try:
                 opened.setblocking(False)
                 _prepare(opened, family)
@@ -306,13 +320,17 @@ class Beats:
         self._mute, self._cut_off = frozenset(), False
 
 
+def _family(address: str) -> int:
+    return 6 if ":" in address else 4
+
+
 def _prepare(opened: socket.socket, family: int) -> None:
     forced = getattr(socket, "SO_RCVBUFFORCE", 33)
     try:
         opened.setsockopt(socket.SOL_SOCKET, forced, BUFFER)
     except OSError:  # no CAP_NET_ADMIN: what net.core.rmem_max allows
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
-    if family == socket.AF_INET:
+    if family == 4:
         opened.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, TRAFFIC_CLASS)
     else:
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

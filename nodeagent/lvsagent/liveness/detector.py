@@ -88,12 +88,15 @@ class Detector:
 
     def __init__(self) -> None:
         self._peers: dict[str, _Peer] = {}
+        self.changed = False
+        """A standing may be another one; for the caller to take back."""
         self._woke: float | None = None
         self._cut_off: float | None = None
 
     def configure(self, names: Iterable[str]) -> None:
         """These nodes and no others; what is known of those that stay is kept."""
         self._peers = {name: self._peers.get(name) or _Peer() for name in names}
+        self.changed = True
 
     def wake(self, now: float) -> None:
         """A turn begins. What arrived meanwhile is told afterwards."""
@@ -112,6 +115,7 @@ class Detector:
             return DropReason.SEQUENCE
         if not peer.heard:
             peer.ask = now
+        self.changed |= not peer.heard or peer.silent or peer.serving is not beat.serving
         peer.heard, peer.evidence, peer.beat = True, now, now
         peer.interval, peer.incarnation, peer.sequence = beat.interval, beat.incarnation, beat.sequence
         peer.serving, peer.silent = beat.serving, False
@@ -132,7 +136,8 @@ class Detector:
             return
         for peer in alive:
             waits = peer.left is not None and not peer.answers and now - peer.left < GRACE
-            peer.silent = now - peer.evidence >= peer.patience and not waits
+            if now - peer.evidence >= peer.patience and not waits:
+                peer.silent = self.changed = True
 
     def to_ask(self, now: float) -> list[str]:
         """Nodes whose kernels shall be asked now."""

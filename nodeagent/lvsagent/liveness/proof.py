@@ -50,18 +50,20 @@ class Proofs:
             return message
         return message + self._signer.sign(message, self._node, wall, now)
 
-    def judge(self, node: bytes, payload: bytes, wall: float, now: float) -> DropReason | None:
-        """Why a decoded datagram of a known node is not believed; None: it is."""
+    def judge(
+        self, node: bytes, payload: bytes, wall: float, now: float, *, length: int = beat.LENGTH
+    ) -> DropReason | None:
+        """Why a decoded datagram of a known node is not believed; None: it is. ``length``: octets before the proof."""
         if self._ring is None:
             return None
-        trailer = payload[beat.LENGTH :]
+        trailer = payload[length:]
         verifier = self._verifiers.get(node)
         if not trailer:
             return DropReason.AUTH_MISSING if verifier is not None or now >= self._demanded else None
         one = verifier or auth.Verifier(self._ring, self._clock)
         if not one.fresh(trailer, node, wall, now):
             return DropReason.STALE
-        refused = one.verify(payload[: beat.LENGTH], trailer, node, wall, now)
+        refused = one.verify(payload[:length], trailer, node, wall, now)
         if refused is not None:
             return DropReason(refused)
         self._verifiers[node] = one
