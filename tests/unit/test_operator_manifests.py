@@ -40,6 +40,17 @@ def test_election_and_agent_have_these_capabilities_and_no_other_right() -> None
     assert pod()["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
 
 
+def test_heartbeats_have_a_port_on_the_node_that_can_be_chosen() -> None:
+    for settings, port in ((SETTINGS, 9480), (Settings(beat_port=1234), 1234)):
+        (election,) = [
+            item
+            for item in daemonset(settings=settings)["spec"]["template"]["spec"]["containers"]
+            if item["name"] == "election"
+        ]
+        assert election["ports"] == [{"name": "beats", "containerPort": port, "protocol": "UDP"}]
+        assert {"name": "LVS_BEAT_PORT", "value": str(port)} in election["env"]
+
+
 def test_only_the_init_container_is_privileged_and_it_runs_one_command() -> None:
     (init,) = pod()["initContainers"]
     assert init["securityContext"]["privileged"] is True

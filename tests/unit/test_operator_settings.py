@@ -19,6 +19,7 @@ def test_every_variable_reaches_its_field() -> None:
             "LVS_OPERATOR_DEPLOYMENT": "op",
             "LVS_AGENT_IMAGE": "registry.example/agent:1",
             "LVS_AGENT_IMAGE_PULL_POLICY": "Never",
+            "LVS_BEAT_PORT": "1234",
             "LVS_LISTEN": "127.0.0.1",
             "LVS_PORT": "0",
             "LVS_FULL_PASS_SECONDS": "30",
@@ -31,6 +32,7 @@ def test_every_variable_reaches_its_field() -> None:
         deployment="op",
         agent_image="registry.example/agent:1",
         agent_image_pull_policy="Never",
+        beat_port=1234,
         listen="127.0.0.1",
         port=0,
         full_pass_seconds=30,
@@ -45,6 +47,7 @@ def test_every_variable_reaches_its_field() -> None:
     [
         ("LVS_PORT", "http", "must be a number from 0 to 65535"),
         ("LVS_PORT", "70000", "must be a number from 0 to 65535"),
+        ("LVS_BEAT_PORT", "0", "must be a number from 1 to 65535"),
         ("LVS_FULL_PASS_SECONDS", "nan", "must be a number from 1 to 3600"),
         ("LVS_AGENT_IMAGE_PULL_POLICY", "always", "must be one of Always, IfNotPresent, Never"),
         ("LVS_LOG_FORMAT", "xml", "must be one of text, json"),

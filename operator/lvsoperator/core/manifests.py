@@ -117,7 +117,12 @@ def _pod(settings: Settings) -> Manifest:
         **image,
         "name": "election",
         "command": ["lvs-election"],
-        "env": [*env, {"name": "LVS_KEYS_DIR", "value": KEYS_DIR}],
+        "env": [
+            *env,
+            {"name": "LVS_KEYS_DIR", "value": KEYS_DIR},
+            {"name": "LVS_BEAT_PORT", "value": str(settings.beat_port)},
+        ],
+        "ports": [{"name": "beats", "containerPort": settings.beat_port, "protocol": "UDP"}],
         # SYS_NICE and IPC_LOCK: real-time scheduling and locked memory, so that a busy node does not look dead.
         "securityContext": _capabilities("NET_ADMIN", "NET_RAW", "SYS_NICE", "IPC_LOCK"),
         "volumeMounts": [run, state, {"name": "keys", "mountPath": KEYS_DIR, "readOnly": True}],
