@@ -32,8 +32,10 @@ from lvsapi.vrrp import VrrpSettings
 VIP = "192.168.139.123"
 
 
-def port(number: int = 80, protocol: str = "TCP", target: int | str | None = None) -> ServicePort:
-    return ServicePort(port=number, protocol=Protocol(protocol), target_port=target)
+def port(
+    number: int = 80, protocol: str = "TCP", target: int | str | None = None, end: int | None = None
+) -> ServicePort:
+    return ServicePort(port=number, protocol=Protocol(protocol), target_port=target, end_port=end)
 
 
 def assignment(vrid: int = 200, directors: Mapping[str, int] | None = None) -> Assignment:
@@ -61,8 +63,10 @@ def virtual_service(
     uid: str | None = None,
     generation: int = 1,
     failover_from: str = "",
+    **ipvs: Any,
 ) -> VirtualService:
-    """Ports may be numbers, real servers may be addresses; with real servers there is no service."""
+    """Ports may be numbers, real servers may be addresses; with real servers there is no service. ipvs: further fields
+    of the model."""
     servers = tuple(r if isinstance(r, RealServer) else RealServer(address=ip_address(r)) for r in real_servers)
     return VirtualService(
         key=ObjectKey(namespace, name),
@@ -71,7 +75,7 @@ def virtual_service(
         generation=generation,
         class_name=class_name,
         addresses=tuple(ip_address(a) for a in addresses),
-        ports=tuple(p if isinstance(p, ServicePort) else port(p) for p in ports),
+        ports=() if ipvs.get("all_ports") else tuple(p if isinstance(p, ServicePort) else port(p) for p in ports),
         service=None if servers else service,
         real_servers=servers,
         scheduler=Scheduler(scheduler),
@@ -79,6 +83,7 @@ def virtual_service(
         virtual_router_id=vrid,
         assigned=assigned,
         failover_from=failover_from,
+        **ipvs,
     )
 
 
@@ -95,6 +100,7 @@ def service_class(
     vrids: tuple[int, int] = (200, 215),
     interval_ms: int = 100,
     preempt: bool = True,
+    connection_sync: bool = False,
     **vrrp: Any,
 ) -> VirtualServiceClass:
     """directors: priority by node, or whole ones. vrrp: further fields of VrrpSettings."""
@@ -109,6 +115,7 @@ def service_class(
         vip_prefix_length=vip_prefix_length,
         pools=tuple(ip_network(p) for p in pools),
         namespaces=tuple(namespaces),
+        connection_sync=connection_sync,
         vrrp=VrrpSettings(advertisement_interval_ms=interval_ms, preempt=preempt, virtual_router_ids=vrids, **vrrp),
     )
 

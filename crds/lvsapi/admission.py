@@ -4,11 +4,13 @@ An object is refused for what the administrator's class says, for an address of 
 there first. Every object has the same verdict wherever it is computed: the order of the snapshot decides nothing.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 from lvsapi import names
 from lvsapi.model import (
     IPAddress,
+    PortRange,
     Problem,
     Protocol,
     Snapshot,
@@ -70,7 +72,7 @@ def first_come(services: Iterable[VirtualService]) -> tuple[list[VirtualService]
     An address belongs to one namespace and one class; a port of it to one object. Who loses claims nothing.
     """
     owners: dict[IPAddress, VirtualService] = {}
-    claims: dict[tuple[IPAddress, Protocol, int], VirtualService] = {}
+    claims = _Claims()
     winners: list[VirtualService] = []
     problems: list[Problem] = []
     for item in services:
@@ -81,16 +83,36 @@ def first_come(services: Iterable[VirtualService]) -> tuple[list[VirtualService]
         winners.append(item)
         for address in item.addresses:
             owners.setdefault(address, item)
-            for port in item.ports:
-                claims[address, port.protocol, port.port] = item
+            for ports in item.ranges:
+                claims.add(address, ports, item)
     return winners, problems
 
 
-def _conflict(
-    item: VirtualService,
-    owners: dict[IPAddress, VirtualService],
-    claims: dict[tuple[IPAddress, Protocol, int], VirtualService],
-) -> str | None:
+class _Claims:
+    """Who has which ports of an address: quickly found where they are single ones, as most are."""
+
+    def __init__(self) -> None:
+        self._single: dict[tuple[IPAddress, Protocol | None, int], VirtualService] = {}
+        self._all: dict[IPAddress, list[tuple[PortRange, VirtualService]]] = defaultdict(list)
+        self._wide: dict[IPAddress, list[tuple[PortRange, VirtualService]]] = defaultdict(list)
+
+    def add(self, address: IPAddress, ports: PortRange, item: VirtualService) -> None:
+        self._all[address].append((ports, item))
+        if ports.first == ports.last:
+            self._single[address, ports.protocol, ports.first] = item
+        else:
+            self._wide[address].append((ports, item))
+
+    def holder(self, address: IPAddress, ports: PortRange) -> VirtualService | None:
+        """The first one that has a port of these."""
+        single = ports.first == ports.last
+        if single and (found := self._single.get((address, ports.protocol, ports.first))):
+            return found
+        others = self._wide[address] if single else self._all[address]
+        return next((item for other, item in others if other.overlaps(ports)), None)
+
+
+def _conflict(item: VirtualService, owners: dict[IPAddress, VirtualService], claims: _Claims) -> str | None:
     for address in item.addresses:
         owner = owners.get(address)
         if owner is None:
@@ -100,11 +122,12 @@ def _conflict(
             return f"{head}, in another namespace; take another address"
         if owner.class_name != item.class_name:
             return f"{head}, with class {owner.class_name}; use that class or take another address"
-        for port in item.ports:
-            holder = claims.get((address, port.protocol, port.port))
+        for ports in item.ranges:
+            holder = claims.holder(address, ports)
             if holder is not None:
+                field = "allPorts" if item.all_ports else "ports"
                 return (
-                    f"spec.ports: {port.protocol} port {port.port} of {address} is in use by the older VirtualService "
+                    f"spec.{field}: {ports} of {address} is in use by the older VirtualService "
                     f"{holder.key}; take another port or address"
                 )
     return None
@@ -121,6 +144,12 @@ def _against_class(item: VirtualService, found: VirtualServiceClass | None) -> l
             f"{', '.join(found.namespaces)}; name another class or add the namespace to the class"
         )
         problems.append(refuse(item, Reason.NAMESPACE_NOT_ALLOWED, text))
+    if found.connection_sync and item.service is not None:
+        text = (
+            f"spec.serviceRef: class {found.name} has connectionSync, which breaks connections to pods: the kernel "
+            "puts what it hears in the place of the entries of the pods' nodes; name a class without it, or realServers"
+        )
+        problems.append(refuse(item, Reason.CONNECTION_SYNC_NEEDS_REAL_SERVERS, text))
     for address in item.addresses:
         if found.pools and not any(address in pool for pool in found.pools):
             text = (

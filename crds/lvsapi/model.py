@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+from lvsapi.ipvs import IPIP, UNLIMITED, ConnectionLimits, Persistence, SchedulerFlag, Tunnel
+from lvsapi.ipvs import Forwarding as Forwarding
+from lvsapi.ipvs import Scheduler as Scheduler
 from lvsapi.vrrp import InitialState, VrrpSettings
 
 IPAddress = IPv4Address | IPv6Address
@@ -21,33 +24,6 @@ class Protocol(StrEnum):
     TCP = "TCP"
     UDP = "UDP"
     SCTP = "SCTP"
-
-
-class Scheduler(StrEnum):
-    """The kernel's IPVS schedulers, as in ipvsadm(8) ``--scheduler``."""
-
-    RR = "rr"
-    WRR = "wrr"
-    LC = "lc"
-    WLC = "wlc"
-    LBLC = "lblc"
-    LBLCR = "lblcr"
-    SH = "sh"
-    DH = "dh"
-    MH = "mh"
-    SED = "sed"
-    NQ = "nq"
-    FO = "fo"
-    OVF = "ovf"
-    TWOS = "twos"
-
-
-class Forwarding(StrEnum):
-    """How a packet reaches its real server, ipvsadm(8) ``-g``, ``-i``, ``-m``."""
-
-    DIRECT_ROUTING = "DirectRouting"
-    TUNNEL = "Tunnel"
-    MASQUERADE = "Masquerade"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -70,6 +46,30 @@ class ServicePort:
     target_port: int | str | None = None
     """Number: the backends' port. Name: the port of that name in the EndpointSlices (the Service's port name).
     None: the Service's port of the same number and protocol, or its only port of that protocol."""
+    end_port: int | None = None
+    """The last port of a range that begins with ``port``: then every port is kept. None: the one port."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortRange:
+    """Ports that one object has at each of its addresses."""
+
+    protocol: Protocol | None
+    """None: TCP, UDP and SCTP."""
+    first: int
+    last: int
+
+    def overlaps(self, other: "PortRange") -> bool:
+        alike = self.protocol is None or other.protocol is None or self.protocol is other.protocol
+        return alike and self.first <= other.last and other.first <= self.last
+
+    def __str__(self) -> str:
+        if self.protocol is None:
+            return "every port"
+        return f"{self.protocol} port {self.first}" + (f"-{self.last}" if self.last != self.first else "")
+
+
+EVERY_PORT = PortRange(protocol=None, first=0, last=65535)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +80,10 @@ class RealServer:
     port: int | None = None
     """None: the port of the virtual IP address."""
     weight: int = 1
+    forwarding: Forwarding | None = None
+    """None: the object's. The same for the next two."""
+    tunnel: Tunnel | None = None
+    limits: ConnectionLimits | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,14 +119,30 @@ class VirtualService:
     ports: tuple[ServicePort, ...]
     service: str | None = None
     real_servers: tuple[RealServer, ...] = ()
+    all_ports: bool = False
+    """Every port of TCP, UDP and SCTP, instead of ``ports``."""
     scheduler: Scheduler = Scheduler.MH
+    scheduler_flags: tuple[SchedulerFlag, ...] | None = None
+    """None: the scheduler's usual ones (``ipvs.flags_of``)."""
+    persistence: Persistence | None = None
+    one_packet: bool = False
+    """ipvsadm(8) ``--ops``: every datagram is scheduled on its own."""
+    limits: ConnectionLimits = UNLIMITED
     forwarding: Forwarding = Forwarding.DIRECT_ROUTING
+    tunnel: Tunnel = IPIP
     virtual_router_id: int | None = None
     """The VRID that the user asks for."""
     assigned: Assignment | None = None
     """From status; None until somebody has decided."""
     failover_from: str = ""
     """Annotation ``lvsdr.io/failover-from``: a node that shall be Active only if no other can."""
+
+    @property
+    def ranges(self) -> tuple[PortRange, ...]:
+        """All ports that it has."""
+        if self.all_ports:
+            return (EVERY_PORT,)
+        return tuple(PortRange(protocol=p.protocol, first=p.port, last=p.end_port or p.port) for p in self.ports)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +165,8 @@ class VirtualServiceClass:
     namespaces: tuple[str, ...] = ()
     """Namespaces that may use the class. Empty: all."""
     vrrp: VrrpSettings = field(default_factory=VrrpSettings)
+    connection_sync: bool = False
+    """The kernel's sync daemon tells the other directors about connections (classic direct routing only)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,21 +248,27 @@ class Backend:
 
     address: IPAddress
     port: int
+    """0: that of the packet."""
     weight: int
     """0: draining (held connections go on, no new ones)."""
     node: str | None
     """The node that runs it; None outside the cluster."""
     host_network: bool = False
     """True when the address is the node's own, or outside the cluster: classic direct routing, no port mapping."""
+    forwarding: Forwarding | None = None
+    """None: the virtual server's."""
+    tunnel: Tunnel = IPIP
+    limits: ConnectionLimits = UNLIMITED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VirtualServer:
-    """One IPVS service: an address, a port, and its backends in the canonical order of every node."""
+    """One IPVS service: an address, a port or several, and its backends in the canonical order of every node."""
 
     owner: ObjectKey
     address: IPAddress
-    protocol: Protocol
+    protocol: Protocol | None
+    """None: TCP, UDP and SCTP; then ``port`` is 0 and ``end_port`` the last of all."""
     port: int
     scheduler: Scheduler
     forwarding: Forwarding
@@ -248,6 +276,29 @@ class VirtualServer:
     """Sorted by (address version, address, port): ``mh`` depends on the order."""
     missing: str = ""
     """What the owner refers to and is not there: then nothing new is made for the owner. Empty: all is there."""
+    end_port: int | None = None
+    """The last port of a range; such a service is found by a firewall mark. None: the one port."""
+    scheduler_flags: tuple[SchedulerFlag, ...] | None = None
+    """None: the scheduler's usual ones (``ipvs.flags_of``)."""
+    persistence: Persistence | None = None
+    one_packet: bool = False
+
+    @property
+    def alike(self) -> bool:
+        """Whether nodes that hold the same backends choose alike for every packet, whatever each has seen before.
+
+        What a node remembers (templates of persistence) or counts (connection limits) is its own: two nodes that hold
+        each other's pods would then send a packet to and fro until its TTL ends.
+        """
+        counts = any(backend.limits.upper for backend in self.backends)
+        return self.scheduler is Scheduler.MH and self.persistence is None and not counts
+
+    @property
+    def ports(self) -> str:
+        """For people: ``80``, ``30000-32767`` or ``all``."""
+        if self.protocol is None:
+            return "all"
+        return str(self.port) if self.end_port is None else f"{self.port}-{self.end_port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,6 +318,7 @@ class VirtualRouter:
     vip_interface: str
     vip_prefix_length: int | None
     vrrp: VrrpSettings
+    connection_sync: bool = False
     standby: Mapping[str, str] = field(default_factory=dict)
     """By node: why it should be Active only if no other can."""
     weights: Mapping[str, int] = field(default_factory=dict)

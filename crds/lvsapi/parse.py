@@ -11,28 +11,26 @@ from typing import cast
 from lvsapi import names
 from lvsapi.errors import FieldError
 from lvsapi.fields import Fields, is_integer, refusal_of_address
-from lvsapi.model import (
-    Assignment,
-    Director,
-    Forwarding,
-    IPAddress,
-    Protocol,
-    RealServer,
-    Scheduler,
-    ServicePort,
-    VirtualService,
-)
+from lvsapi.ipvs import IPIP, UNLIMITED, Forwarding, Scheduler
+from lvsapi.model import Assignment, Director, IPAddress, RealServer, ServicePort, VirtualService
 from lvsapi.parse_class import parse_class
+from lvsapi.parse_ipvs import (
+    check_forwarding,
+    check_one_packet,
+    flags_given,
+    limits_of,
+    persistence_of,
+    ports_of,
+    tunnel_of,
+)
 from lvsapi.parse_kube import parse_endpoint_slice, parse_node, parse_service
 from lvsapi.rules import (
     LABEL_RULE,
     MAX_ADDRESSES,
     MAX_PORT,
-    MAX_PORTS,
     MAX_REAL_SERVERS,
     MAX_WEIGHT,
     NAME_RULE,
-    PORT_NAME_RULE,
     PRIORITY,
     finish,
     head_of,
@@ -63,9 +61,15 @@ def parse_virtual_service(obj: Mapping[str, object]) -> VirtualService:
     addresses = _addresses(spec)
     scheduler = spec.choice("scheduler", Scheduler.MH)
     forwarding = spec.choice("forwarding", Forwarding.DIRECT_ROUTING)
-    ports = _ports(spec)
+    flags = flags_given(spec, scheduler)
+    persistence, limits, tunnel = persistence_of(spec), limits_of(spec), tunnel_of(spec)
+    every, one_packet = spec.raw("allPorts") is True, bool(spec.boolean("onePacketScheduling"))
+    ports = ports_of(spec)
     service = _service(spec)
     real_servers = _real_servers(spec)
+    check_forwarding(spec, forwarding, real_servers)
+    if one_packet:
+        check_one_packet(spec, ports, forwarding, real_servers)
     _check_backends(spec, addresses, ports, real_servers, forwarding)
     vrid = spec.integer("virtualRouterID", 1, 255)
     spec.finish()
@@ -80,8 +84,14 @@ def parse_virtual_service(obj: Mapping[str, object]) -> VirtualService:
         ports=ports,
         service=service,
         real_servers=tuple(server for _, server in real_servers),
+        all_ports=every,
         scheduler=scheduler,
+        scheduler_flags=flags,
+        persistence=persistence,
+        one_packet=one_packet,
+        limits=limits or UNLIMITED,
         forwarding=forwarding,
+        tunnel=tunnel or IPIP,
         virtual_router_id=vrid,
         assigned=_assigned(top.raw("status")),
         failover_from=_annotation(metadata, names.FAILOVER_FROM),
@@ -115,38 +125,6 @@ def _addresses(spec: Fields) -> tuple[IPAddress, ...]:
     return tuple(found)
 
 
-def _ports(spec: Fields) -> tuple[ServicePort, ...]:
-    found: list[ServicePort] = []
-    seen: set[tuple[int, Protocol]] = set()
-    if not spec.raw("ports"):
-        spec.refuse("ports", spec.raw("ports"), "is required: at least one port")
-    for path, value in spec.items("ports", MAX_PORTS):
-        item = item_of(value, path, spec)
-        number = item.integer("port", 1, MAX_PORT, required=True)
-        protocol = item.choice("protocol", Protocol.TCP)
-        target = _target_port(item)
-        item.finish()
-        if number is None:
-            continue
-        if (number, protocol) in seen:
-            item.refuse("port", number, f"{protocol} port {number} is there twice; remove one")
-        seen.add((number, protocol))
-        found.append(ServicePort(port=number, protocol=protocol, target_port=target))
-    return tuple(found)
-
-
-def _target_port(item: Fields) -> int | str | None:
-    value = item.raw("targetPort")
-    if value is None:
-        return None
-    if is_integer(value) and 1 <= value <= MAX_PORT:
-        return value
-    if isinstance(value, str) and names.is_dns_label(value) and not value.isdigit():
-        return value
-    item.refuse("targetPort", value, PORT_NAME_RULE)
-    return None
-
-
 def _service(spec: Fields) -> str | None:
     reference = spec.section("serviceRef")
     if spec.raw("serviceRef") is None:
@@ -166,6 +144,8 @@ def _real_servers(spec: Fields) -> tuple[tuple[str, RealServer], ...]:
         refusal = refusal_of_address(text)
         port = item.integer("port", 1, MAX_PORT)
         weight = item.integer("weight", 0, MAX_WEIGHT)
+        forwarding = None if item.raw("forwarding") is None else item.choice("forwarding", Forwarding.DIRECT_ROUTING)
+        tunnel, limits = tunnel_of(item), limits_of(item)
         item.finish()
         if refusal is not None:
             item.refuse("address", text, refusal)
@@ -174,7 +154,15 @@ def _real_servers(spec: Fields) -> tuple[tuple[str, RealServer], ...]:
         if address in seen:
             item.refuse("address", text, "is there twice; remove one")
         seen.add(address)
-        found.append((path, RealServer(address=address, port=port, weight=1 if weight is None else weight)))
+        server = RealServer(
+            address=address,
+            port=port,
+            weight=1 if weight is None else weight,
+            forwarding=forwarding,
+            tunnel=tunnel,
+            limits=limits,
+        )
+        found.append((path, server))
     return tuple(found)
 
 
@@ -205,9 +193,16 @@ def _check_backends(
         elif families and server.address.version not in families:
             rule = f"is IPv{server.address.version}, but spec.addresses has no address of that family"
             item.refuse("address", str(server.address), rule)
+        ranged = spec.raw("allPorts") is True or any(port.end_port is not None for port in ports)
+        if server.port is not None and ranged:
+            item.refuse(
+                "port", server.port, "cannot be mapped from a range of ports, which keeps every port: remove it"
+            )
+            continue
         other = next((port.port for port in ports if server.port not in (None, port.port)), None)
-        if forwarding != Forwarding.MASQUERADE and other is not None:
-            way = "direct routing" if forwarding == Forwarding.DIRECT_ROUTING else "tunnelling"
+        method = server.forwarding or forwarding
+        if method != Forwarding.MASQUERADE and other is not None:
+            way = "direct routing" if method == Forwarding.DIRECT_ROUTING else "tunnelling"
             rule = f"{way} cannot map ports ({other} to {server.port}); leave port out, or use forwarding: Masquerade"
             item.refuse("port", server.port, rule)
 

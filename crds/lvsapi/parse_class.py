@@ -72,6 +72,7 @@ def parse_class(obj: Mapping[str, object]) -> VirtualServiceClass:
         pools=pools,
         namespaces=_namespaces(spec),
         vrrp=settings,
+        connection_sync=_flag(spec, "connectionSync", False),
     )
     spec.finish()
     finish(names.CLASS_KIND, key, errors)

@@ -20,6 +20,7 @@ from lvsapi.model import (
     KubeService,
     Node,
     ObjectKey,
+    PortRange,
     Problem,
     Protocol,
     Resolved,
@@ -37,6 +38,8 @@ __all__ = ["default_class", "resolve", "with_assignments"]
 
 MISSING = frozenset({Reason.SERVICE_NOT_FOUND, Reason.PORT_NOT_FOUND})
 """Reasons for which an object gets nothing new, not even its other ports."""
+KEPT = 0
+"""Port of a backend that is reached at the packet's own port."""
 
 
 def resolve(snapshot: Snapshot) -> Resolved:
@@ -50,27 +53,31 @@ def resolve(snapshot: Snapshot) -> Resolved:
     servers: list[VirtualServer] = []
     for item in services:
         resolved = [
-            (port, *(_from_real_servers(item, port) if item.real_servers else look.backends(item, port)))
-            for port in item.ports
+            (ports, *(_from_real_servers(item, ports) if item.real_servers else look.backends(item, ports, port)))
+            for ports, port in zip(item.ranges, (None,) if item.all_ports else item.ports, strict=True)
         ]
         found = [problem for _, _, one in resolved for problem in one]
         problems += found
         missing = next((problem.message for problem in found if problem.reason in MISSING), "")
-        for port, backends, _ in resolved:
+        for ports, backends, _ in resolved:
             servers += [
                 VirtualServer(
                     owner=item.key,
                     address=address,
-                    protocol=port.protocol,
-                    port=port.port,
+                    protocol=ports.protocol,
+                    port=ports.first,
+                    end_port=ports.last if ports.last != ports.first else None,
                     scheduler=item.scheduler,
+                    scheduler_flags=item.scheduler_flags,
+                    persistence=item.persistence,
+                    one_packet=item.one_packet,
                     forwarding=item.forwarding,
                     backends=backends[address.version],
                     missing=missing,
                 )
                 for address in item.addresses
             ]
-    servers.sort(key=lambda s: (s.address.version, int(s.address), s.protocol, s.port))
+    servers.sort(key=lambda s: (s.address.version, int(s.address), s.protocol or "", s.port))
     return Resolved(
         servers=tuple(servers),
         routers=_routers(services, classes_of(snapshot), {node.name: node for node in snapshot.nodes}),
@@ -91,43 +98,39 @@ class _Lookup:
             self._slices[ObjectKey(item.key.namespace, item.service)].append(item)
         self._hosts = {(a.version, int(a)) for node in snapshot.nodes for a in node.addresses}
 
-    def backends(self, item: VirtualService, port: ServicePort) -> tuple[_ByFamily, list[Problem]]:
-        """Backends of a Service for one port of the VIP."""
+    def backends(
+        self, item: VirtualService, ports: PortRange, port: ServicePort | None
+    ) -> tuple[_ByFamily, list[Problem]]:
+        """Backends of a Service for one port of the VIP, or for a range. ``port``: None with all ports."""
         nothing: _ByFamily = {4: (), 6: ()}
         key = ObjectKey(item.key.namespace, item.service or "")
         service, slices = self._services.get(key), self._slices.get(key, [])
         if service is None:
             text = f"spec.serviceRef.name: there is no Service {key}; create it or name another"
             return nothing, [_unresolved(item, Reason.SERVICE_NOT_FOUND, text)]
-        target = _target(port, service)
-        if target is None:
-            return nothing, [_unresolved(item, Reason.PORT_NOT_FOUND, _unknown_port(item, port, service))]
         found: dict[tuple[int, int, int], Backend] = {}
-        refused: set[tuple[int, str]] = set()
+        refused: dict[Reason, tuple[int, str]] = {}
+        # A range keeps its ports, whatever the Service's are.
+        target = KEPT if port is None or ports.first != ports.last else _target(port, service)
+        if target is None:
+            assert port is not None
+            return nothing, [_unresolved(item, Reason.PORT_NOT_FOUND, _unknown_port(item, port, service))]
         for part in slices:
-            numbers = [target] if isinstance(target, int) else _numbers(part, target, port.protocol)
+            numbers = [target] if isinstance(target, int) else _numbers(part, target, ports.protocol)
             for number in numbers:
-                self._collect(item, port, part, number, found, refused)
-        problems = []
-        if refused:
-            number, address = min(refused)
-            text = (
-                f"spec.ports: port {port.port}: endpoint {address} is in its node's network and listens on {number}; "
-                f"direct routing cannot map ports: use port {number} or forwarding: Masquerade, which can"
-            )
-            problems.append(_unresolved(item, Reason.PORT_NOT_MAPPABLE, text))
+                self._collect(item, ports, part, number, found, refused)
+        problems = [_unresolved(item, why, _refusal(item, ports, why, *who)) for why, who in sorted(refused.items())]
         return _sorted(found.values()), problems
 
     def _collect(
         self,
         item: VirtualService,
-        port: ServicePort,
+        ports: PortRange,
         part: EndpointSlice,
         number: int,
         found: dict[tuple[int, int, int], Backend],
-        refused: set[tuple[int, str]],
+        refused: dict[Reason, tuple[int, str]],
     ) -> None:
-        maps = item.forwarding == Forwarding.MASQUERADE
         for endpoint in part.endpoints:
             if endpoint.ready:
                 weight = 1
@@ -139,22 +142,59 @@ class _Lookup:
             for address in endpoint.addresses[:1]:
                 value = int(address)
                 host = (address.version, value) in self._hosts
-                if host and number != port.port and not maps:
-                    refused.add((number, str(address)))
+                why = _impossible(item, host, number not in (KEPT, ports.first))
+                if why is not None:
+                    refused[why] = min(refused.get(why, (number, str(address))), (number, str(address)))
                     continue
                 key = (address.version, value, number)
                 other = found.get(key)
                 # An endpoint may stand in two slices for a moment: ready wins, then a known node.
                 if other is None or (weight, endpoint.node or "") > (other.weight, other.node or ""):
                     found[key] = Backend(
-                        address=address, port=number, weight=weight, node=endpoint.node, host_network=host
+                        address=address,
+                        port=number,
+                        weight=weight,
+                        node=endpoint.node,
+                        host_network=host,
+                        tunnel=item.tunnel,
+                        limits=item.limits,
                     )
 
 
-def _from_real_servers(item: VirtualService, port: ServicePort) -> tuple[_ByFamily, list[Problem]]:
+def _impossible(item: VirtualService, host: bool, mapped: bool) -> Reason | None:
+    """Why an endpoint cannot be a backend. Pods are reached by masquerading in the end, which can map ports."""
+    tunnel, masquerade = item.forwarding is Forwarding.TUNNEL, item.forwarding is Forwarding.MASQUERADE
+    if mapped and not masquerade and (host or tunnel):
+        return Reason.PORT_NOT_MAPPABLE
+    return Reason.ONE_PACKET_NEEDS_DIRECT_ROUTING if item.one_packet and not (host or tunnel) else None
+
+
+def _refusal(item: VirtualService, ports: PortRange, why: Reason, number: int, address: str) -> str:
+    if why is Reason.ONE_PACKET_NEEDS_DIRECT_ROUTING:
+        return (
+            f"spec.onePacketScheduling: endpoint {address} is a pod, whose answers would come from its own address: "
+            "nobody remembers the client: remove the field, or use pods in their node's network"
+        )
+    what = "in its node's network and" if item.forwarding is Forwarding.DIRECT_ROUTING else "reached by a tunnel and"
+    way = "direct routing" if item.forwarding is Forwarding.DIRECT_ROUTING else "tunnelling"
+    return (
+        f"spec.ports: port {ports.first}: endpoint {address} is {what} listens on {number}; "
+        f"{way} cannot map ports: use port {number} or forwarding: Masquerade, which can"
+    )
+
+
+def _from_real_servers(item: VirtualService, ports: PortRange) -> tuple[_ByFamily, list[Problem]]:
+    port = ports.first if ports.first == ports.last else KEPT
     return _sorted(
         Backend(
-            address=server.address, port=server.port or port.port, weight=server.weight, node=None, host_network=True
+            address=server.address,
+            port=server.port or port,
+            weight=server.weight,
+            node=None,
+            host_network=True,
+            forwarding=server.forwarding,
+            tunnel=server.tunnel or item.tunnel,
+            limits=server.limits or item.limits,
         )
         for server in item.real_servers
     ), []
@@ -178,7 +218,7 @@ def _target(port: ServicePort, service: KubeService) -> int | str | None:
     return same[0].name if len(same) == 1 else None
 
 
-def _numbers(part: EndpointSlice, name: str, protocol: Protocol) -> list[int]:
+def _numbers(part: EndpointSlice, name: str, protocol: Protocol | None) -> list[int]:
     """The pods' port numbers under a port name; they may differ between slices (named container ports)."""
     return [p.port for p in part.ports if p.name == name and p.protocol == protocol and p.port is not None]
 
@@ -227,6 +267,7 @@ def _routers(
                 vip_interface=settings.vip_interface,
                 vip_prefix_length=settings.vip_prefix_length,
                 vrrp=settings.vrrp,
+                connection_sync=settings.connection_sync,
                 standby={
                     item.node: why
                     for item in directors

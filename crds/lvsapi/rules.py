@@ -11,6 +11,10 @@ MAX_PORTS = 64
 MAX_REAL_SERVERS = 256
 MAX_WEIGHT = 65535
 MAX_PORT = 65535
+PERSISTENCE_SECONDS = (1, 31 * 86400)
+"""As ipvsadm(8) takes them."""
+LIMIT = (1, 65535)
+"""Connections, as ipvsadm(8) takes them."""
 PRIORITY = (1, 254)
 """RFC 9568 section 5.2.4: 0 and 255 are taken."""
 INTERVAL = (10, 40950, 10)

@@ -5,14 +5,11 @@ refuses at once what the operator would refuse a moment later.
 """
 
 from lvsapi import names, rules
-from lvsapi.model import Forwarding, Protocol, RealServer, Scheduler, ServicePort, VirtualService
 from lvsapi.schema_class import class_spec
+from lvsapi.schema_ipvs import address, ipvs_checks, ipvs_parts
 from lvsapi.schema_parts import (
-    ADDRESS_LENGTH,
     Schema,
     column,
-    default_of,
-    enum_of,
     integer,
     label,
     list_of,
@@ -94,53 +91,21 @@ def _crd(words: tuple[str, str, str, str], scope: str, columns: list[Schema], sc
 def _spec() -> Schema:
     parts: Schema = {
         "addresses": {
-            **list_of(_address(), rules.MAX_ADDRESSES, "Virtual IP addresses, IPv4 or IPv6, unused on the LAN."),
+            **list_of(address(), rules.MAX_ADDRESSES, "Virtual IP addresses, IPv4 or IPv6, unused on the LAN."),
             "minItems": 1,
             "x-kubernetes-list-type": "set",
-        },
-        "ports": {
-            **list_of(_port(), rules.MAX_PORTS, "Ports of the addresses."),
-            "minItems": 1,
-            "x-kubernetes-list-type": "map",
-            "x-kubernetes-list-map-keys": ["port", "protocol"],
         },
         "serviceRef": object_of(
             "The Service in the same namespace whose endpoints are the backends.",
             {"name": label("Name of the Service.")},
             required=["name"],
         ),
-        "realServers": {
-            **list_of(_real_server(), rules.MAX_REAL_SERVERS, "Backends outside the cluster, instead of serviceRef."),
-            "minItems": 1,
-            "x-kubernetes-list-type": "map",
-            "x-kubernetes-list-map-keys": ["address"],
-        },
-        "scheduler": enum_of(
-            Scheduler,
-            default_of(VirtualService, "scheduler"),
-            "IPVS scheduler, ipvsadm(8). Only mh keeps every established connection over a takeover.",
-        ),
-        "forwarding": enum_of(
-            Forwarding,
-            default_of(VirtualService, "forwarding"),
-            "How packets reach backends, ipvsadm(8). Direct routing and tunnels keep the port.",
-        ),
+        **ipvs_parts(),
         "virtualRouterID": integer(1, 255, "Virtual Router ID (RFC 9568). Default: one of the class's range."),
         "className": {**name_of("The VirtualServiceClass."), "default": names.DEFAULT_CLASS},
     }
     checks = [
         rule_of("has(self.serviceRef) != has(self.realServers)", "needs either serviceRef or realServers, not both"),
-        rule_of(
-            f"self.forwarding == '{Forwarding.MASQUERADE}' || !has(self.realServers) || "
-            "self.realServers.all(r, !has(r.port) || self.ports.all(p, p.port == r.port))",
-            "direct routing and tunnelling cannot map ports: leave port out, or use forwarding: Masquerade",
-            ".realServers",
-        ),
-        rule_of(
-            "!has(self.realServers) || self.ports.all(p, !has(p.targetPort) || p.targetPort == p.port)",
-            "targetPort goes with serviceRef; for a real server set realServers[].port",
-            ".ports",
-        ),
         rule_of(
             "!has(self.realServers) || self.realServers.all(r, !(r.address in self.addresses))",
             "a real server cannot have the virtual address; name its own",
@@ -152,54 +117,10 @@ def _spec() -> Schema:
             "a real server's address must be of the family of one of spec.addresses",
             ".realServers",
         ),
+        *ipvs_checks(),
     ]
     text = "What is wanted. Everything but addresses, ports and serviceRef or realServers has a default."
-    return {**object_of(text, parts, required=["addresses", "ports"]), "x-kubernetes-validations": checks}
-
-
-def _address() -> Schema:
-    # Guarded by isIP: a rule that does not evaluate would add its own error to the first one.
-    checks = [
-        rule_of("isIP(self)", "must be an IPv4 or IPv6 address, without prefix length and zone, e.g. 192.168.139.123"),
-        rule_of("!isIP(self) || ip.isCanonical(self)", "is not in canonical form (RFC 5952)"),
-        rule_of(
-            "!isIP(self) || ip(self).isGlobalUnicast()",
-            "is an unspecified, loopback, link-local, multicast or broadcast address; take an unused one of the LAN",
-        ),
-    ]
-    return {"type": "string", "maxLength": ADDRESS_LENGTH, "x-kubernetes-validations": checks}
-
-
-def _port() -> Schema:
-    rule = (
-        f"type(self) == int ? (self >= 1 && self <= {rules.MAX_PORT}) : "
-        f"(self.matches('{names.DNS_LABEL_PATTERN}') && !self.matches('^[0-9]+$'))"
-    )
-    target: Schema = {
-        "description": "Number: the backends' port. Name: the Service's port of that name. "
-        "Default: the Service's port of the same number, or its only one.",
-        "x-kubernetes-int-or-string": True,
-        "maxLength": names.DNS_LABEL_LENGTH,
-        "x-kubernetes-validations": [rule_of(rule, rules.PORT_NAME_RULE)],
-    }
-    parts: Schema = {
-        "port": integer(1, rules.MAX_PORT, "Port number."),
-        "protocol": enum_of(Protocol, default_of(ServicePort, "protocol"), "Transport protocol."),
-        "targetPort": target,
-    }
-    return object_of("A port of the addresses.", parts, required=["port"])
-
-
-def _real_server() -> Schema:
-    parts: Schema = {
-        "address": {**_address(), "description": "Address of the real server; it must hold the VIP on its loopback."},
-        "port": integer(1, rules.MAX_PORT, "Its port. Default: the port of the virtual IP address."),
-        "weight": {
-            **integer(0, rules.MAX_WEIGHT, "Share of the connections; 0 takes no new ones."),
-            "default": default_of(RealServer, "weight"),
-        },
-    }
-    return object_of("A backend outside the cluster.", parts, required=["address"])
+    return {**object_of(text, parts, required=["addresses"]), "x-kubernetes-validations": checks}
 
 
 def _status() -> Schema:

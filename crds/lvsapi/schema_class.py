@@ -106,6 +106,11 @@ def class_spec() -> Schema:
             **list_of(label(""), MAX_NAMESPACES, "Namespaces that may use the class. Default: all."),
             "x-kubernetes-list-type": "set",
         },
+        "connectionSync": {
+            "type": "boolean",
+            "description": "The kernel's sync daemon tells the other directors about connections, for real servers "
+            "outside the cluster with another scheduler than mh. The syncid is virtualRouterIDs.first. Default: false.",
+        },
         "vrrp": _vrrp(),
     }
     checks = [

@@ -26,9 +26,15 @@ class ConditionType(StrEnum):
     """The Active node's kernel holds the tables, read back and compared. Written by its agent."""
     READY = "Ready"
     """A node is Active and at least one backend is ready. Written by the Active node's agent."""
+    CONNECTIONS_SURVIVE = "ConnectionsSurvive"
+    """Every established connection outlives a takeover. False is a fact to know, not a fault: scheduler, persistence
+    and limits decide it (``lvsapi.takeover``). Written by the Active node's agent."""
     ELECTION_HEALTHY = "ElectionHealthy"
     """Nothing on the wire asks for a look. False is a warning: the addresses may well be served. Written by the Active
     node's agent; the reason is a finding of the election (``lvsagent.ipc.Finding``)."""
+    NODE_HEALTHY = "NodeHealthy"
+    """Nothing on the Active node spoils the data path or undoes our work. False is a warning. Written by the Active
+    node's agent; the reason is a finding of it (``lvsagent.core.guard.NodeFinding``)."""
 
 
 class Reason(StrEnum):
@@ -40,7 +46,7 @@ class Reason(StrEnum):
     READY = "Ready"
     """The four above: all is well."""
     AS_EXPECTED = "AsExpected"
-    """The election found nothing that somebody should look into."""
+    """The election, or the agent, found nothing that somebody should look into."""
     ROUTER_REFUSED = "RouterRefused"
     """The election does not run the virtual router; the message says why."""
     INVALID = "Invalid"
@@ -61,7 +67,20 @@ class Reason(StrEnum):
     SERVICE_NOT_FOUND = "ServiceNotFound"
     PORT_NOT_FOUND = "PortNotFound"
     PORT_NOT_MAPPABLE = "PortNotMappable"
-    """A backend in the host's network listens on another port than the VIP, and direct routing keeps the port."""
+    """A backend listens on another port than the VIP, and its way of forwarding keeps the port."""
+    ONE_PACKET_NEEDS_DIRECT_ROUTING = "OnePacketNeedsDirectRouting"
+    """With one-packet scheduling nobody remembers whom to translate a pod's answer for."""
+    CONNECTION_SYNC_NEEDS_REAL_SERVERS = "ConnectionSyncNeedsRealServers"
+    """The class synchronises connections, which breaks those of pods."""
+    TOO_MANY_RANGES = "TooManyRanges"
+    """Firewall marks, one for each address and range of ports, are used up on the node."""
+    SAME_TABLE = "SameTable"
+    SYNCHRONISED = "Synchronised"
+    ONE_PACKET = "OnePacket"
+    """The three: established connections outlive a takeover."""
+    LOCAL_BACKENDS_ONLY = "LocalBackendsOnly"
+    NOT_SYNCHRONISED = "NotSynchronised"
+    """The two: some of them, or none but by chance."""
     NOT_ACCEPTED = "NotAccepted"
     """Not looked at, because the object is not accepted."""
     PROGRAMMING_FAILED = "ProgrammingFailed"
@@ -164,16 +183,18 @@ def agent_status(
     total: int,
     problems: Iterable[Problem],
     now: str,
+    kept: tuple[bool, str, str] | None = None,
 ) -> dict[str, object]:
     """The Active node's whole apply for one VirtualService.
 
     since: when the node became Active, RFC 3339. ready, total: backends with weight above 0, and all. problems: those
-    of this object; the ones with condition Programmed or ElectionHealthy count.
+    of this object; those with condition Programmed, ElectionHealthy or NodeHealthy count. kept: of ConnectionsSurvive.
     """
     head, generation, previous = _read(obj)
     found = tuple(problems)
     failed = [p for p in found if p.condition == ConditionType.PROGRAMMED]
     noticed = [p for p in found if p.condition == ConditionType.ELECTION_HEALTHY]
+    spoiled = [p for p in found if p.condition == ConditionType.NODE_HEALTHY]
     if failed:
         programmed: _Verdict = (False, failed[0].reason, _messages(failed))
     else:
@@ -189,11 +210,18 @@ def agent_status(
         election: _Verdict = (False, noticed[0].reason, _messages(noticed))
     else:
         election = (True, Reason.AS_EXPECTED, f"Node {node} noticed nothing unusual")
-    verdicts = (
+    if spoiled:
+        healthy: _Verdict = (False, spoiled[0].reason, _messages(spoiled))
+    else:
+        healthy = (True, Reason.AS_EXPECTED, f"Nothing on node {node} asks for a look")
+    verdicts: list[tuple[ConditionType, _Verdict]] = [
         (ConditionType.PROGRAMMED, programmed),
         (ConditionType.READY, final),
         (ConditionType.ELECTION_HEALTHY, election),
-    )
+        (ConditionType.NODE_HEALTHY, healthy),
+    ]
+    if kept is not None:
+        verdicts.append((ConditionType.CONNECTIONS_SURVIVE, kept))
     return {
         **head,
         "status": {

@@ -3,6 +3,7 @@
 import runpy
 import uuid
 from collections.abc import Iterator
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 
 from lvsapi import names, schema
 from lvsapi.errors import SpecError
+from lvsapi.ipvs import IPIP, Persistence, SchedulerFlag, TunnelChecksum, TunnelType
 from lvsapi.model import Assignment, Director, Forwarding, Problem, Protocol, Scheduler
 from lvsapi.parse import parse_class, parse_virtual_service
 from lvsapi.status import Reason, agent_status, operator_status
@@ -53,6 +55,13 @@ def test_enums_and_defaults_are_the_models() -> None:
     assert spec["scheduler"]["default"] == parsed.scheduler
     assert spec["forwarding"]["enum"] == [str(item) for item in Forwarding]
     assert spec["forwarding"]["default"] == parsed.forwarding
+    assert spec["schedulerFlags"]["items"]["enum"] == [str(item) for item in SchedulerFlag]
+    sticky = {name: each["default"] for name, each in spec["persistence"]["properties"].items()}
+    assert tuple(sticky.values()) == astuple(Persistence())
+    tunnel = spec["tunnel"]["properties"]
+    assert (tunnel["type"]["enum"], tunnel["type"]["default"]) == ([str(item) for item in TunnelType], IPIP.type)
+    assert tunnel["checksum"]["enum"] == [str(item) for item in TunnelChecksum]
+    assert tunnel["checksum"]["default"] == IPIP.checksum
     assert spec["className"]["default"] == parsed.class_name
     port = spec["ports"]["items"]["properties"]
     assert port["protocol"]["enum"] == [str(item) for item in Protocol]
@@ -81,6 +90,13 @@ def test_enums_and_defaults_are_the_models() -> None:
 BOUNDS = [
     ("virtualservice.yaml", ["virtualRouterID"], 1),
     ("virtualservice.yaml", ["ports", "port"], 1),
+    ("virtualservice.yaml", ["ports", "endPort"], 1),
+    ("virtualservice.yaml", ["persistence", "timeoutSeconds"], 1),
+    ("virtualservice.yaml", ["persistence", "ipv4PrefixLength"], 1),
+    ("virtualservice.yaml", ["persistence", "ipv6PrefixLength"], 1),
+    ("virtualservice.yaml", ["connectionLimits", "upper"], 1),
+    ("virtualservice.yaml", ["connectionLimits", "lower"], 1),
+    ("virtualservice.yaml", ["tunnel", "port"], 1),
     ("virtualservice.yaml", ["realServers", "port"], 1),
     ("virtualservice.yaml", ["realServers", "weight"], 1),
     ("virtualserviceclass.yaml", ["vrrp", "advertisementIntervalMilliseconds"], 10),
@@ -122,6 +138,14 @@ def test_bounds_are_those_that_parse_enforces(name: str, path: list[str], step: 
 
 def _with(name: str, path: list[str], value: int) -> dict[str, object]:
     match path:
+        case ["ports", "endPort"]:
+            return raw_virtual_service(ports=[{"port": 1, "endPort": value}])
+        case ["persistence", field]:
+            return raw_virtual_service(persistence={field: value})
+        case ["connectionLimits", field]:
+            return raw_virtual_service(connectionLimits={"upper": 65535, field: value})
+        case ["tunnel", field]:
+            return raw_virtual_service(forwarding="Tunnel", tunnel={"type": "gue", field: value})
         case ["ports", field]:
             return raw_virtual_service(ports=[{field: value}])
         case ["realServers", field]:
@@ -172,6 +196,32 @@ VALID: list[dict[str, Any]] = [
     servers({"address": "192.168.139.7", "weight": 0}, {"address": "192.168.139.8"}),
     servers({"address": "192.168.139.7", "port": 80}),
     servers({"address": "192.168.139.7", "port": 8080}, forwarding="Masquerade"),
+    raw_virtual_service(ports=[{"port": 21}, {"port": 30000, "endPort": 32767}, {"port": 30000, "protocol": "UDP"}]),
+    raw_virtual_service(ports=[{"port": 80, "endPort": 80}]),
+    raw_virtual_service(ports=None, allPorts=True),
+    raw_virtual_service(allPorts=False),
+    raw_virtual_service(scheduler="mh", schedulerFlags=[]),
+    raw_virtual_service(schedulerFlags=["mh-port"]),
+    raw_virtual_service(scheduler="sh", schedulerFlags=["sh-port", "sh-fallback"]),
+    raw_virtual_service(scheduler="rr", schedulerFlags=[]),
+    raw_virtual_service(persistence={}),
+    raw_virtual_service(persistence={"timeoutSeconds": 60, "ipv4PrefixLength": 24, "ipv6PrefixLength": 64}),
+    raw_virtual_service(ports=[{"port": 53, "protocol": "UDP"}], onePacketScheduling=True),
+    raw_virtual_service(onePacketScheduling=False),
+    raw_virtual_service(connectionLimits={"upper": 1000}),
+    raw_virtual_service(connectionLimits={"upper": 1000, "lower": 1000}),
+    raw_virtual_service(forwarding="Tunnel"),
+    raw_virtual_service(forwarding="Tunnel", tunnel={}),
+    raw_virtual_service(forwarding="Tunnel", tunnel={"type": "gue", "port": 6080, "checksum": "remcsum"}),
+    raw_virtual_service(forwarding="Tunnel", tunnel={"type": "gre", "checksum": "csum"}),
+    servers({"address": "192.168.139.7"}, ports=None, allPorts=True),
+    servers(
+        {"address": "192.168.139.7", "forwarding": "Tunnel", "tunnel": {"type": "gue", "port": 6080}},
+        {"address": "192.168.139.8", "forwarding": "Masquerade", "port": 8080, "connectionLimits": {"upper": 9}},
+        {"address": "192.168.139.9", "forwarding": "Tunnel"},
+        tunnel={"type": "gre"},
+    ),
+    raw_class(connectionSync=True),
     raw_class(),
     raw_class(
         directors={"nodeSelector": {"matchLabels": {"a": "b"}}, "nodes": [{"name": "dr1", "priority": 150}]},
@@ -265,6 +315,52 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     (servers({"address": "2001:db8::7"}), "spec.realServers"),
     (servers({"address": "127.0.0.1"}), "spec.realServers[0].address"),
     (servers({"address": "192.168.139.7"}, ports=[{"port": 80, "targetPort": 81}]), "spec.ports"),
+    (raw_virtual_service(ports=None), "spec.ports"),
+    (raw_virtual_service(ports=None, allPorts=False), "spec.ports"),
+    (raw_virtual_service(allPorts="yes"), "spec.allPorts"),
+    (raw_virtual_service(ports=[{"port": 80, "endPort": 79}]), "spec.ports[0].endPort"),
+    (raw_virtual_service(ports=[{"port": 80, "endPort": 90, "targetPort": 8080}]), "spec.ports[0].targetPort"),
+    (raw_virtual_service(ports=[{"port": 80, "endPort": 90, "targetPort": "http"}]), "spec.ports[0].targetPort"),
+    (raw_virtual_service(ports=[{"port": 80, "endPort": 90}, {"port": 90}]), "spec.ports[1]"),
+    (raw_virtual_service(ports=[{"port": 85}, {"port": 80, "endPort": 90}]), "spec.ports[1]"),
+    (servers({"address": "192.168.139.7", "port": 80}, ports=[{"port": 80, "endPort": 90}]), "spec.realServers"),
+    (servers({"address": "192.168.139.7", "port": 80}, ports=None, allPorts=True), "spec.realServers"),
+    (raw_virtual_service(schedulerFlags=["sh-port"]), "spec.schedulerFlags"),
+    (raw_virtual_service(scheduler="rr", schedulerFlags=["mh-port"]), "spec.schedulerFlags"),
+    (raw_virtual_service(schedulerFlags=["mh-port", "mh-port"]), "spec.schedulerFlags[1]"),
+    (raw_virtual_service(schedulerFlags=["port"]), "spec.schedulerFlags[0]"),
+    (raw_virtual_service(persistence={"timeoutSeconds": 0}), "spec.persistence.timeoutSeconds"),
+    (raw_virtual_service(persistence={"ipv4PrefixLength": 33}), "spec.persistence.ipv4PrefixLength"),
+    (raw_virtual_service(onePacketScheduling=True), "spec.onePacketScheduling"),
+    (raw_virtual_service(ports=None, allPorts=True, onePacketScheduling=True), "spec.onePacketScheduling"),
+    (
+        raw_virtual_service(ports=[{"port": 53, "protocol": "UDP"}], onePacketScheduling=True, forwarding="Masquerade"),
+        "spec.onePacketScheduling",
+    ),
+    (
+        servers(
+            {"address": "192.168.139.7", "forwarding": "Masquerade"},
+            ports=[{"port": 53, "protocol": "UDP"}],
+            onePacketScheduling=True,
+        ),
+        "spec.onePacketScheduling",
+    ),
+    (raw_virtual_service(connectionLimits={}), "spec.connectionLimits.upper"),
+    (raw_virtual_service(connectionLimits={"upper": 5, "lower": 6}), "spec.connectionLimits.lower"),
+    (raw_virtual_service(tunnel={}), "spec.tunnel"),
+    (raw_virtual_service(forwarding="Masquerade", tunnel={"type": "gre"}), "spec.tunnel"),
+    (raw_virtual_service(forwarding="Tunnel", tunnel={"type": "gue"}), "spec.tunnel.port"),
+    (raw_virtual_service(forwarding="Tunnel", tunnel={"port": 6080}), "spec.tunnel.port"),
+    (raw_virtual_service(forwarding="Tunnel", tunnel={"checksum": "csum"}), "spec.tunnel.checksum"),
+    (raw_virtual_service(forwarding="Tunnel", tunnel={"type": "gre", "checksum": "remcsum"}), "spec.tunnel.checksum"),
+    (raw_virtual_service(forwarding="Tunnel", tunnel={"type": "vxlan"}), "spec.tunnel.type"),
+    (servers({"address": "192.168.139.7", "tunnel": {}}), "spec.realServers"),
+    (
+        servers({"address": "192.168.139.7", "port": 81, "forwarding": "Tunnel"}, forwarding="Masquerade"),
+        "spec.realServers",
+    ),
+    (servers({"address": "192.168.139.7", "forwarding": "NAT"}), "spec.realServers[0].forwarding"),
+    (raw_class(connectionSync="yes"), "spec.connectionSync"),
     (raw_class(interface="0123456789abcdef"), "spec.interface"),
     (raw_class(interface="../x"), "spec.interface"),
     (raw_class(vipInterface="a b"), "spec.vipInterface"),
@@ -336,7 +432,9 @@ def test_both_statuses_are_applied_by_their_owners_and_seen_in_the_columns(api: 
         (names.OPERATOR_FIELD_MANAGER, operator_status(live, assigned, (), NOW)),
         (
             names.AGENT_FIELD_MANAGER,
-            agent_status(live, node="node2", since=NOW, ready=3, total=4, problems=(), now=NOW),
+            agent_status(
+                live, node="node2", since=NOW, ready=3, total=4, problems=(), now=NOW, kept=(True, "SameTable", "all")
+            ),
         ),
     ):
         done = api.apply(body, "--subresource=status", f"--field-manager={manager}")
@@ -348,6 +446,8 @@ def test_both_statuses_are_applied_by_their_owners_and_seen_in_the_columns(api: 
         "Programmed",
         "Ready",
         "ElectionHealthy",
+        "NodeHealthy",
+        "ConnectionsSurvive",
     ]
     assert parse_virtual_service(live).assigned == assigned
     head, row = api.kubectl("get", names.SHORT, name).stdout.splitlines()

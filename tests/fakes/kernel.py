@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
 
-from lvsagent.core.diff import Op, apply
+from lvsagent.core.diff import Op
 from lvsagent.core.failure import OperationFailed, Reason
+from lvsagent.core.model import apply
 from lvsagent.core.state import Interface, KernelState, NodeFacts
 from lvsagent.core.sysctl import REQUIRED
 

@@ -3,7 +3,7 @@
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,6 +15,7 @@ from lvsagent.adapters.kernel import Kernel
 from lvsagent.core.diff import (
     AddDestination,
     AddLoopback,
+    AddMark,
     AddService,
     DeleteDestination,
     DeleteLoopback,
@@ -24,13 +25,14 @@ from lvsagent.core.diff import (
     Op,
     Owned,
     SetSysctl,
-    apply,
     diff,
     removal_brake,
 )
 from lvsagent.core.failure import Reason
-from lvsagent.core.state import Destination, ForwardMethod, KernelState, Service, ServiceKey
-from lvsagent.core.sysctl import REQUIRED
+from lvsagent.core.model import apply
+from lvsagent.core.state import Destination, ForwardMethod, KernelState, Mark, Persistent, Service, ServiceKey
+from lvsagent.core.sysctl import REQUIRED, SYNC_THRESHOLD
+from lvsapi.ipvs import Tunnel, TunnelChecksum, TunnelType
 from lvsapi.model import Protocol
 from tests.net.lan import EVERY_PROTOCOL, Lan, Sniffer
 
@@ -57,9 +59,14 @@ def service(*destinations: Destination, key: ServiceKey = KEY, scheduler: str = 
     return Service(key=key, scheduler=scheduler, flags=flags, destinations=destinations)
 
 
-def wanted(*services: Service) -> KernelState:
+AS_FOUND = {**REQUIRED, SYNC_THRESHOLD: "3 50"}
+"""With the settings that only some need, as the kernel begins."""
+
+
+def wanted(*services: Service, marks: Iterable[Mark] = ()) -> KernelState:
     found = {one.key: one for one in services}
-    return KernelState(services=found, loopback=frozenset(key.address for key in found), sysctls=REQUIRED)
+    loopback = frozenset(key.address for key in found)
+    return KernelState(services=found, loopback=loopback, sysctls=AS_FOUND, marks=frozenset(marks))
 
 
 def make(kernel: Kernel, want: KernelState, owned: Owned | None = None) -> tuple[Op, ...]:
@@ -75,7 +82,27 @@ def command(*argv: str) -> str:
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
 
 
+RANGE = ServiceKey(VIP, Protocol.UDP, 30000, 0x1000)
+EVERY = ServiceKey(VIP6, None, 0, 0x1000)
+GUE = Tunnel(type=TunnelType.GUE, port=6080, checksum=TunnelChecksum.REMCSUM)
+GRE = Tunnel(type=TunnelType.GRE, checksum=TunnelChecksum.CSUM)
 EVERYTHING = wanted(
+    service(
+        replace(pod(1, port=0), upper=100, lower=50),
+        replace(pod(2, port=0, method=T), tunnel=GUE),
+        replace(pod(3, port=0, method=T), tunnel=GRE),
+        key=RANGE,
+        scheduler="sh",
+        flags=0x1C,
+    ),
+    replace(
+        service(Destination(ip_address("fd00:1::11"), 0, D, 1), key=EVERY, scheduler="wlc", flags=1),
+        persistent=Persistent(60, 64),
+    ),
+    replace(
+        service(pod(1), key=replace(KEY, port=443), scheduler="wrr", flags=1),
+        persistent=Persistent(300, 24),
+    ),
     service(pod(1, method=M), pod(2), pod(3, weight=0), pod(4, weight=7, method=T)),
     service(pod(1), key=replace(KEY, protocol=Protocol.UDP, port=53), scheduler="rr", flags=0),
     service(pod(1), key=replace(KEY, protocol=Protocol.SCTP, port=5060), scheduler="wlc", flags=0),
@@ -83,6 +110,10 @@ EVERYTHING = wanted(
         Destination(ip_address("fd00:1::11"), 8080, M, 1),
         Destination(ip_address("fd00:2::11"), 8080, D, 1),
         key=ServiceKey(VIP6, Protocol.TCP, 80),
+    ),
+    marks=(
+        Mark(address=VIP, protocol=Protocol.UDP, first=30000, last=32767, value=0x1000),
+        Mark(address=VIP6, protocol=None, first=0, last=65535, value=0x1000),
     ),
 )
 
@@ -97,7 +128,7 @@ def test_everything_that_was_programmed_is_read_back_and_a_second_pass_writes_no
 
 def test_the_model_of_the_kernel_and_the_kernel_agree_after_every_operation(kernel: Kernel) -> None:
     later = wanted(service(pod(2, weight=0), pod(3), pod(5), pod(9)), service(pod(1), key=replace(KEY, port=81)))
-    for want in (EVERYTHING, later, replace(KernelState(), sysctls=REQUIRED)):
+    for want in (EVERYTHING, later, replace(KernelState(), sysctls=AS_FOUND)):
         model = kernel.read()
         for op in diff(want, model, Owned(services=frozenset(model.services), loopback=model.loopback)).ops:
             assert kernel.apply([op]) == ()
@@ -113,6 +144,8 @@ def judged_by_pyroute2() -> dict[str, tuple[str, int, set[tuple[str, int, int, i
         for message in ipvs.service("dump"):
             attributes = message.get_attr("IPVS_CMD_ATTR_SERVICE")
             get = attributes.get_attr
+            if get("IPVS_SVC_ATTR_FWMARK"):
+                continue  # it cannot ask for the destinations of these
             key = IPVSService.from_message(message)
             destinations = set()
             for answer in ipvs.dest("dump", service=key):
@@ -136,6 +169,7 @@ def test_pyroute2_reads_what_we_wrote(kernel: Kernel) -> None:
             {(str(d.address), d.port, int(d.method), d.weight) for d in one.destinations},
         )
         for key, one in EVERYTHING.services.items()
+        if key.protocol is not None and not key.mark
     }
 
 
@@ -150,9 +184,56 @@ def test_ipvsadm_reads_what_we_wrote(kernel: Kernel) -> None:
         "-A -u 10.0.0.200:53 -s rr",
         "-A -t [fd00::200]:80 -s mh -b mh-fallback,mh-port",
         "-a -t [fd00::200]:80 -r [fd00:1::11]:8080 -m -w 1",
+        "-A -t 10.0.0.200:443 -s wrr -p 300 -M 255.255.255.0",
+        "-A -f 4096 -s sh -o -b sh-fallback,sh-port",
+        "-a -f 4096 -r 10.244.0.1:0 -g -w 1",
+        "-a -f 4096 -r 10.244.0.2:0 -i -w 1 --tun-type gue --tun-port 6080 --tun-remcsum",
+        "-a -f 4096 -r 10.244.0.3:0 -i -w 1 --tun-type gre --tun-csum",
+        "-A -f 4096 -6 -s wlc -p 60 -M 64",
+        "-a -f 4096 -6 -r [fd00:1::11]:0 -g -w 1",
     ):
         assert line in [text.strip() for text in lines]
+    thresholds = [line.split() for line in command("ipvsadm", "-Ln", "--thresholds").splitlines()]
+    assert ["->", "10.244.0.1:0", "100", "50", "0", "0"] in thresholds
     assert any(line.startswith("-a -t 10.0.0.200:80 -r 10.244.0.4:8080 -i -w 7") for line in lines)
+
+
+def test_nft_reads_what_we_wrote_and_the_table_goes_with_its_last_mark(kernel: Kernel) -> None:
+    command("nft", "add", "table", "inet", "theirs")
+    make(kernel, EVERYTHING)
+    shown = command("nft", "list", "table", "inet", "lvs-dr")
+    for line in ("ip daddr 10.0.0.200 udp dport 30000-32767 meta mark set 0x00001000",
+                 "ip6 daddr fd00::200 meta mark set 0x00001000"):  # fmt: skip
+        assert shown.count(line) == 2, shown
+    make(kernel, replace(EVERYTHING, marks=frozenset()))
+    assert command("nft", "list", "ruleset").split() == ["table", "inet", "theirs", "{", "}"]
+
+
+@pytest.mark.parametrize(
+    "tampering",
+    [
+        ("flush", "ruleset"),
+        ("flush", "chain", "inet", "lvs-dr", "input"),
+        ("delete", "chain", "inet", "lvs-dr", "output"),
+        ("insert", "rule", "inet", "lvs-dr", "input", "ip", "daddr", "10.0.0.1", "drop"),
+    ],
+)
+def test_marks_that_somebody_took_away_are_put_back_and_the_services_stay(
+    kernel: Kernel, tampering: tuple[str, ...]
+) -> None:
+    make(kernel, EVERYTHING)
+    before = command("ipvsadm", "-Sn")
+    command("nft", *tampering)
+    now = kernel.read()
+    lost = EVERYTHING.marks - now.marks
+    assert bool(lost) is (tampering[0] != "insert"), "a rule that is not ours counts as none"
+    assert now.services == EVERYTHING.services
+    ours = Owned(services=frozenset(EVERYTHING.services), loopback=EVERYTHING.loopback)
+    ops = make(kernel, EVERYTHING, ours)
+    assert {op.mark for op in ops if isinstance(op, AddMark)} == lost
+    assert all(isinstance(op, AddMark) for op in ops)
+    assert kernel.read() == EVERYTHING
+    assert command("ipvsadm", "-Sn") == before
 
 
 def test_what_ipvsadm_wrote_is_read_by_us(kernel: Kernel) -> None:
@@ -160,8 +241,13 @@ def test_what_ipvsadm_wrote_is_read_by_us(kernel: Kernel) -> None:
     command("ipvsadm", "-a", "-t", "10.0.0.9:81", "-r", "10.0.0.31:81", "-g", "-w", "3")
     command("ipvsadm", "-A", "-f", "119", "-s", "rr")
     foreign = ServiceKey(ip_address("10.0.0.9"), Protocol.TCP, 81)
+    marked = ServiceKey(ip_address("0.0.0.0"), None, 0, 119)
     destination = Destination(ip_address("10.0.0.31"), 81, D, 3)
-    assert kernel.read().services == {foreign: service(destination, key=foreign, scheduler="wlc", flags=1)}
+    persistent = service(destination, key=foreign, scheduler="wlc", flags=1)
+    assert kernel.read().services == {
+        foreign: replace(persistent, persistent=Persistent(60, 32)),
+        marked: service(key=marked, scheduler="rr", flags=0),
+    }
 
 
 def test_foreign_services_and_addresses_stay_byte_for_byte(kernel: Kernel) -> None:

@@ -7,14 +7,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lvsagent.core.diff import Op, Owned, ReinsertDestination, SetSysctl, apply, claim, diff
-from lvsagent.core.state import Destination, ForwardMethod, KernelState, Service, ServiceKey
-from lvsagent.core.sysctl import EXPIRE_NODEST_CONN, REQUIRED
+from lvsagent.core.diff import Op, Owned, ReinsertDestination, SetSysctl, claim, diff, release
+from lvsagent.core.model import apply
+from lvsagent.core.state import (
+    Destination,
+    ForwardMethod,
+    KernelState,
+    Mark,
+    Persistent,
+    Service,
+    ServiceFlag,
+    ServiceKey,
+    SyncDaemon,
+    SyncRole,
+)
+from lvsagent.core.sysctl import EXPIRE_NODEST_CONN, REQUIRED, SYNC, SYNC_THRESHOLD
 from lvsapi.model import Protocol
 
 pytestmark = pytest.mark.sim
 ADDRESSES = [ip_address(f"10.0.0.{n}") for n in (1, 2)] + [ip_address("fd00::1")]
-KEYS = [ServiceKey(address, Protocol.TCP, port) for address in ADDRESSES for port in (80, 443)]
+MARK = 0x1000
+KEYS = [
+    *(ServiceKey(address, Protocol.TCP, port) for address in ADDRESSES for port in (80, 443)),
+    *(ServiceKey(address, Protocol.UDP, 1000, MARK + n) for n, address in enumerate(ADDRESSES)),
+]
+DAEMONS = [SyncDaemon(role=role, interface=name, sync_id=51) for role in SyncRole for name in ("eth0", "eth1")]
 FOREIGN = ServiceKey(ip_address("10.9.9.9"), Protocol.TCP, 80)
 
 
@@ -32,7 +49,33 @@ def services(draw: st.DrawFn, key: ServiceKey, *, canonical: bool) -> Service:
     ]
     schedulers = [("mh", 0x18), ("rr", 0)] if canonical else [("mh", 0x18), ("rr", 0), ("none", 0x18), ("wlc", 1)]
     scheduler, flags = draw(st.sampled_from(schedulers))
-    return Service(key=key, scheduler=scheduler, flags=flags, destinations=tuple(destinations))
+    persistent = draw(st.sampled_from([None, Persistent(60, 24), Persistent(300, 24)]))
+    if persistent:
+        flags |= ServiceFlag.PERSISTENT
+    return Service(key=key, scheduler=scheduler, flags=flags, destinations=tuple(destinations), persistent=persistent)
+
+
+@st.composite
+def marks(draw: st.DrawFn, keys: list[ServiceKey]) -> frozenset[Mark]:
+    """One rule for each service that has a mark; the ranges may differ from those before."""
+    found = [
+        Mark(
+            address=key.address,
+            protocol=key.protocol,
+            first=key.port,
+            last=draw(st.integers(1000, 1002)),
+            value=key.mark,
+        )
+        for key in keys
+        if key.mark
+    ]
+    return frozenset(found)
+
+
+@st.composite
+def daemons(draw: st.DrawFn) -> frozenset[SyncDaemon]:
+    """At most one of each role, as the kernel has them."""
+    return frozenset({daemon.role: daemon for daemon in draw(st.lists(st.sampled_from(DAEMONS)))}.values())
 
 
 @st.composite
@@ -40,11 +83,20 @@ def states(draw: st.DrawFn, *, wanted: bool) -> KernelState:
     keys = draw(st.lists(st.sampled_from(KEYS), unique=True))
     found = {key: draw(services(key, canonical=wanted)) for key in keys}
     if wanted:
-        return KernelState(services=found, loopback=frozenset(k.address for k in keys), sysctls=REQUIRED)
+        running = draw(daemons())
+        return KernelState(
+            services=found,
+            loopback=frozenset(k.address for k in keys),
+            sysctls={**REQUIRED, **SYNC} if running else REQUIRED,
+            marks=draw(marks(keys)),
+            daemons=running,
+        )
     found[FOREIGN] = draw(services(FOREIGN, canonical=False))
     loopback = frozenset(draw(st.lists(st.sampled_from([*ADDRESSES, FOREIGN.address]))))
     sysctls = {key: draw(st.sampled_from("0128")) for key in draw(st.sets(st.sampled_from(sorted(REQUIRED))))}
-    return KernelState(services=found, loopback=loopback, sysctls=sysctls)
+    sysctls[SYNC_THRESHOLD] = draw(st.sampled_from(["3 50", "2 50"]))
+    left = draw(marks(draw(st.lists(st.sampled_from(KEYS), unique=True))))
+    return KernelState(services=found, loopback=loopback, sysctls=sysctls, marks=left, daemons=draw(daemons()))
 
 
 @st.composite
@@ -53,6 +105,8 @@ def situations(draw: st.DrawFn) -> tuple[KernelState, KernelState, Owned]:
     owned = Owned(
         services=frozenset(draw(st.lists(st.sampled_from(KEYS)))),
         loopback=frozenset(draw(st.lists(st.sampled_from(ADDRESSES)))),
+        # A foreign daemon in our place is a failure that says so; here there is none.
+        daemons=have.daemons,
     )
     return draw(states(wanted=True)), have, owned
 
@@ -76,6 +130,8 @@ def is_safe(want: KernelState, before: KernelState, now: KernelState, owned: Own
         ):
             return False
         if not all(complete(want, now, key) for key in want.services if key.address == address):
+            return False
+        if not {mark for mark in want.marks if mark.address == address} <= now.marks:
             return False
     for key, served in before.services.items():
         going = key.address in owned.loopback - want.loopback
@@ -122,6 +178,9 @@ def test_the_end_is_what_was_wanted_and_a_second_diff_is_empty(
     end = walk(have, difference.ops)[-1]
     assert diff(want, end, claim(want, have, before)).ops == ()
     refused = {conflict.key for conflict in difference.conflicts}
+    strange = {(key.address.version, key.mark) for key in refused}
+    assert end.marks == {mark for mark in want.marks if (mark.address.version, mark.value) not in strange}
+    assert end.daemons == want.daemons
     for key, service in want.services.items():
         if key not in refused:
             there = end.services[key]
@@ -153,3 +212,19 @@ def test_connections_are_not_expired_while_destinations_move(situation: tuple[Ke
         assert not isinstance(op, ReinsertDestination) or now.sysctls[EXPIRE_NODEST_CONN] == "0"
     moves = [op for op in ops if isinstance(op, ReinsertDestination)]
     assert not moves or SetSysctl(EXPIRE_NODEST_CONN, "1") in ops
+
+
+@settings(max_examples=300, deadline=None)
+@given(situations())
+def test_the_way_there_and_back_leaves_what_was_there_before(situation: tuple[KernelState, KernelState, Owned]) -> None:
+    want, have, _ = situation
+    before = replace(have, marks=frozenset(), daemons=frozenset(), sysctls={**REQUIRED, SYNC_THRESHOLD: "3 50"})
+    owned = claim(want, before, Owned())
+    there = walk(before, diff(want, before, Owned()).ops)[-1]
+    nothing = KernelState(sysctls=REQUIRED)
+    back = walk(there, diff(nothing, there, owned).ops)[-1]
+    ours = owned.services - before.services.keys()
+    assert {key: service for key, service in back.services.items() if key in ours} == {}
+    assert (back.marks, back.daemons, back.sysctls) == (before.marks, before.daemons, before.sysctls)
+    assert back.loopback == before.loopback
+    assert release(owned, nothing, back).sysctls == {}

@@ -20,22 +20,35 @@ from lvsagent.core.agent import (
 from lvsagent.core.diff import (
     AddDestination,
     AddLoopback,
+    AddMark,
     AddService,
     Conflict,
     DeleteDestination,
     DeleteLoopback,
+    DeleteMark,
     DeleteService,
     EditDestination,
     Op,
     Owned,
     SetSysctl,
+    StartSync,
+    StopSync,
 )
 from lvsagent.core.failure import OperationFailed, Reason
-from lvsagent.core.state import Destination, ForwardMethod, KernelState, Service, ServiceKey
+from lvsagent.core.state import (
+    Destination,
+    ForwardMethod,
+    KernelState,
+    Mark,
+    Service,
+    ServiceKey,
+    SyncDaemon,
+    SyncRole,
+)
 from lvsagent.ipc import Configure, Configured, RouterConfig, RouterStatistics, StateChanged, Statistics
 from lvsapi.model import IPAddress, ObjectKey, Protocol
 from lvsapi.resolve import resolve
-from tests.gen import assignment, endpoint_slice, snapshot, virtual_service
+from tests.gen import assignment, endpoint_slice, port, service_class, snapshot, virtual_service
 
 pytestmark = pytest.mark.unit
 
@@ -94,6 +107,8 @@ def statistics(state: str = "Active", held: tuple[str, ...] = ()) -> Statistics:
 
 
 ALL = {A, B}
+MARK = Mark(address=A, protocol=Protocol.UDP, first=1000, last=2000, value=0x1000)
+DAEMON = SyncDaemon(role=SyncRole.BACKUP, interface="eth0", sync_id=51)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +122,10 @@ ALL = {A, B}
         (DeleteService(key(A, 81)), set()),
         (DeleteLoopback(A), set()),
         (SetSysctl("net/ipv4/ip_forward", "1"), set()),
+        (AddMark(MARK), {A}),
+        (DeleteMark(MARK), set()),
+        (StartSync(DAEMON), set()),
+        (StopSync(DAEMON), set()),
     ],
 )
 def test_an_address_is_unfinished_while_something_is_to_be_added_or_changed(
@@ -280,3 +299,46 @@ def test_what_the_kernel_refuses_is_a_problem_of_the_object() -> None:
 def test_the_log_counts_operations() -> None:
     ops: list[Op] = [AddLoopback(A), AddLoopback(B), DeleteService(key(A))]
     assert count(ops) == {"AddLoopback": 2, "DeleteService": 1}
+
+
+# -- firewall marks, sync daemons ------------------------------------------------------------------------------------
+
+MARKED = ServiceKey(A, Protocol.UDP, 1000, 0x1000)
+
+
+@pytest.mark.parametrize(("claimed", "goes"), [(frozenset({A}), False), (frozenset(), True), (None, False)])
+def test_packets_are_marked_as_long_as_their_address_may_be_held(
+    claimed: frozenset[IPAddress] | None, goes: bool
+) -> None:
+    ops: list[Op] = [DeleteLoopback(A), DeleteMark(MARK), DeleteService(MARKED)]
+    step = split(ops, claimed, prune=True)
+    assert (step.now, step.later) == ((tuple(ops), ()) if goes else ((), tuple(ops)))
+    assert split([DeleteMark(MARK)], frozenset({A}), prune=True).now == (DeleteMark(MARK),)
+    assert split([DeleteMark(MARK)], frozenset(), prune=False).now == ()
+
+
+def test_the_record_keeps_addresses_of_marked_services_that_the_kernel_does_not_know() -> None:
+    unknown = ServiceKey(ip_address("0.0.0.0"), None, 0, 0x1000)
+    have = KernelState(services={unknown: Service(key=unknown, scheduler="rr", flags=0, destinations=())})
+    kept = owning(Owned(services=frozenset({MARKED})), KernelState(), have, [])
+    assert [(one.address, one.port) for one in kept.services] == [(A, 1000)]
+
+
+def test_daemons_are_recorded_before_they_start_and_forgotten_when_they_are_gone() -> None:
+    want = KernelState(daemons=frozenset({DAEMON}))
+    assert owning(Owned(), want, KernelState(), []).daemons == {DAEMON}
+    assert owning(Owned(daemons=frozenset({DAEMON})), KernelState(), want, []).daemons == {DAEMON}
+    assert owning(Owned(daemons=frozenset({DAEMON})), KernelState(), KernelState(), []).daemons == frozenset()
+
+
+def test_what_the_kernel_refuses_of_marks_and_daemons_is_told_to_whom_it_concerns() -> None:
+    sync = service_class("sync", connection_sync=True)
+    outside = virtual_service("lab", addresses=[str(B)], real_servers=["10.0.0.9"], class_name="sync")
+    wide = virtual_service("wide", addresses=[str(A)], ports=[port(1000, "UDP", end=2000)])
+    objects = [replace(item, assigned=assignment(vrid)) for vrid, item in ((1, wide), (2, outside))]
+    resolved = resolve(snapshot(*objects, classes=[sync]))
+    for op, name in ((AddMark(MARK), "wide"), (AddService(MARKED, "rr", 0), "wide"), (StartSync(DAEMON), "lab")):
+        failure = OperationFailed(op=op, reason=Reason.OTHER, errno=1, message="refused")
+        assert [problem.key.name for problem in problems_of_pass(resolved, [], [failure])] == [name]
+    conflict = Conflict(key=MARKED, scheduler="rr", flags=0)
+    assert [problem.key.name for problem in problems_of_pass(resolved, [conflict], [])] == ["wide"]

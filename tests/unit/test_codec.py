@@ -7,6 +7,16 @@ from ipaddress import ip_address
 import pytest
 
 from lvsagent.core.codec import CodecError, from_json, to_json
+from lvsapi.ipvs import (
+    UNLIMITED,
+    ConnectionLimits,
+    Forwarding,
+    Persistence,
+    SchedulerFlag,
+    Tunnel,
+    TunnelChecksum,
+    TunnelType,
+)
 from lvsapi.model import Director, RealServer, Snapshot
 from lvsapi.vrrp import (
     Announcements,
@@ -16,17 +26,31 @@ from lvsapi.vrrp import (
     TrackedInterface,
     Transport,
 )
-from tests.gen import assignment, endpoint_slice, node, service, service_class, snapshot, virtual_service
+from tests.gen import assignment, endpoint_slice, node, port, service, service_class, snapshot, virtual_service
 
 pytestmark = pytest.mark.unit
 
+GUE = Tunnel(type=TunnelType.GUE, port=6080, checksum=TunnelChecksum.REMCSUM)
 FULL = snapshot(
     virtual_service(assigned=assignment(), addresses=["10.0.0.1", "fd00::1"], ports=[80, 443], vrid=7, scheduler="wlc"),
     virtual_service("far", real_servers=["10.0.0.9"], namespace="other"),
+    virtual_service("all", all_ports=True, limits=ConnectionLimits(upper=9, lower=3), scheduler_flags=()),
+    virtual_service(
+        "full",
+        ports=[port(53, "UDP", end=60)],
+        real_servers=[
+            RealServer(address=ip_address("10.0.0.9"), forwarding=Forwarding.TUNNEL, tunnel=GUE, limits=UNLIMITED)
+        ],
+        scheduler_flags=(SchedulerFlag.MH_PORT,),
+        persistence=Persistence(timeout_seconds=60),
+        one_packet=True,
+        tunnel=GUE,
+    ),
     classes=[
         service_class(selector={"a": "b"}, directors={"n": 3}, pools=["10.0.0.0/24", "fd00::/64"]),
         service_class(
             "edge",
+            connection_sync=True,
             directors=[
                 Director(node="n", priority=3, initial_state=InitialState.ACTIVE, addresses=(ip_address("fe80::1"),))
             ],
@@ -63,6 +87,7 @@ def test_a_missing_field_takes_its_default() -> None:
         ({"address": "10.0.0.1", "weight": "1"}, "expected int"),
         ({"address": "10.0.0.1", "weight": True}, "expected int"),
         ({"address": "10.0.0.1", "port": []}, "none of"),
+        ({"address": "10.0.0.1", "forwarding": "Best"}, "forwarding.*Best"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_its_path(data: object, message: str) -> None:

@@ -8,27 +8,42 @@ import pytest
 from lvsagent.core.diff import (
     AddDestination,
     AddLoopback,
+    AddMark,
     AddService,
     Conflict,
     DeleteDestination,
     DeleteLoopback,
+    DeleteMark,
     DeleteService,
     Difference,
     EditDestination,
     EditService,
+    IpvsOp,
     Op,
     Owned,
     ReinsertDestination,
     SetSysctl,
-    apply,
+    StartSync,
+    StopSync,
     claim,
     diff,
     held_back,
     release,
     removal_brake,
 )
-from lvsagent.core.state import Destination, ForwardMethod, KernelState, Service, ServiceKey
-from lvsagent.core.sysctl import EXPIRE_NODEST_CONN
+from lvsagent.core.model import apply
+from lvsagent.core.state import (
+    Destination,
+    ForwardMethod,
+    KernelState,
+    Mark,
+    Persistent,
+    Service,
+    ServiceKey,
+    SyncDaemon,
+    SyncRole,
+)
+from lvsagent.core.sysctl import EXPIRE_NODEST_CONN, SYNC, SYNC_THRESHOLD
 from lvsapi.model import Protocol
 
 pytestmark = pytest.mark.unit
@@ -158,9 +173,7 @@ def test_a_foreign_service_at_our_place_is_a_conflict_and_its_address_stays_away
     want = state(service(destination(1)), service(destination(2), key=OTHER))
     difference = diff(want, state(foreign, loopback=False), Owned())
     assert difference.conflicts == (Conflict(key=KEY, scheduler="wlc", flags=0),)
-    assert {op.service for op in difference.ops if not isinstance(op, AddLoopback | SetSysctl | DeleteLoopback)} == {
-        OTHER
-    }
+    assert {op.service for op in difference.ops if isinstance(op, IpvsOp)} == {OTHER}
     assert [op for op in difference.ops if isinstance(op, AddLoopback)] == [AddLoopback(OTHER.address)]
     for word in ("TCP 10.0.0.200:80", "wlc", "not ours", "ipvsadm"):
         assert word in str(difference.conflicts[0])
@@ -188,6 +201,8 @@ def test_what_is_claimed_before_writing_is_what_will_be_written_and_not_what_was
         (AddLoopback(VIP), AddDestination(OTHER, destination(1)), False),
         (AddLoopback(VIP), SetSysctl("arp", "1"), True),
         (AddLoopback(VIP), DeleteLoopback(VIP), False),
+        (AddLoopback(VIP), AddMark(Mark(address=VIP, protocol=None, first=0, last=65535, value=1)), True),
+        (AddLoopback(VIP), AddMark(Mark(address=OTHER.address, protocol=None, first=0, last=65535, value=1)), False),
         (DeleteService(KEY), DeleteLoopback(VIP), True),
         (DeleteService(OTHER), DeleteLoopback(VIP), False),
         (ReinsertDestination(KEY, destination(1)), SetSysctl(EXPIRE_NODEST_CONN, "0"), True),
@@ -253,3 +268,86 @@ def test_the_brake_ignores_what_is_not_ours() -> None:
 def test_the_model_refuses_what_the_kernel_refuses(op: Op, error: type[Exception]) -> None:
     with pytest.raises(error):
         apply(state(service(destination(1))), op)
+
+
+# -- firewall marks, sync daemons ------------------------------------------------------------------------------------
+
+MARKED = ServiceKey(VIP, Protocol.UDP, 30000, 0x1000)
+MARK = Mark(address=VIP, protocol=Protocol.UDP, first=30000, last=32767, value=0x1000)
+MASTER, BACKUP = (SyncDaemon(role=role, interface="eth0", sync_id=51) for role in SyncRole)
+
+
+def test_a_marked_service_is_complete_before_packets_are_marked_and_marked_before_its_address_comes() -> None:
+    want = replace(state(service(destination(1), key=MARKED, scheduler="rr", flags=0)), marks=frozenset({MARK}))
+    assert diff(want, EMPTY, OURS).ops == (
+        AddService(MARKED, "rr", 0),
+        AddDestination(MARKED, destination(1)),
+        AddMark(MARK),
+        AddLoopback(VIP),
+    )
+    owned = Owned(services=frozenset({MARKED}), loopback=frozenset({VIP}))
+    assert diff(EMPTY, want, owned).ops == (DeleteLoopback(VIP), DeleteMark(MARK), DeleteService(MARKED))
+
+
+def test_a_marked_service_is_deleted_under_the_address_that_we_recorded() -> None:
+    """The kernel knows its mark only."""
+    unknown = ServiceKey(ip_address("0.0.0.0"), None, 0, 0x1000)
+    assert unknown == MARKED
+    have = state(service(key=unknown), loopback=False)
+    (op,) = diff(EMPTY, have, Owned(services=frozenset({MARKED}))).ops
+    assert isinstance(op, DeleteService)
+    assert op.service.address == VIP
+    assert ServiceKey(ip_address("::"), None, 0, 0x1000) != MARKED
+
+
+def test_no_packet_is_marked_for_a_service_of_somebody_else() -> None:
+    want = replace(state(service(destination(1), key=MARKED)), marks=frozenset({MARK}))
+    have = state(service(key=ServiceKey(ip_address("0.0.0.0"), None, 0, 0x1000), scheduler="wlc"), loopback=False)
+    difference = diff(want, have, Owned())
+    assert difference.ops == ()
+    assert "firewall mark 0x1000" in str(difference.conflicts[0])
+
+
+def test_a_range_that_grows_is_marked_anew_and_its_service_stays() -> None:
+    have = replace(state(service(key=MARKED)), marks=frozenset({MARK}))
+    more = replace(MARK, last=40000)
+    want = replace(have, marks=frozenset({more}))
+    assert diff(want, have, Owned(services=frozenset({MARKED}))).ops == (AddMark(more), DeleteMark(MARK))
+
+
+def test_persistence_changes_in_place() -> None:
+    have = state(replace(service(destination(1), flags=0x19), persistent=Persistent(60, 32)))
+    want = state(replace(service(destination(1), flags=0x19), persistent=Persistent(60, 24)))
+    assert diff(want, have, OURS).ops == (EditService(KEY, "mh", 0x19, Persistent(60, 24)),)
+
+
+def test_a_daemon_changes_its_role_with_the_node_and_stops_before_it_starts_with_another_interface() -> None:
+    have, want = replace(EMPTY, daemons=frozenset({BACKUP})), replace(EMPTY, daemons=frozenset({MASTER}))
+    owned = Owned(daemons=frozenset({BACKUP}))
+    assert diff(want, have, owned).ops == (StartSync(MASTER), StopSync(BACKUP))
+    moved = replace(BACKUP, interface="eth1")
+    want = replace(EMPTY, daemons=frozenset({moved}))
+    assert diff(want, have, owned).ops == (StopSync(BACKUP), StartSync(moved))
+
+
+def test_a_daemon_that_died_is_started_again_and_one_of_somebody_else_stays() -> None:
+    want = replace(EMPTY, daemons=frozenset({BACKUP}))
+    assert diff(want, EMPTY, Owned(daemons=frozenset({BACKUP}))).ops == (StartSync(BACKUP),)
+    assert diff(EMPTY, want, Owned()).ops == ()
+
+
+def test_a_setting_that_only_the_daemon_needs_goes_back_with_it() -> None:
+    before = replace(EMPTY, sysctls={SYNC_THRESHOLD: "3 50"})
+    want = replace(EMPTY, sysctls=SYNC, daemons=frozenset({BACKUP}))
+    owned = claim(want, before, Owned())
+    assert owned.sysctls == {SYNC_THRESHOLD: "3 50"}
+    there = run(before, diff(want, before, owned))
+    assert claim(want, there, owned).sysctls == owned.sysctls, "what was there first is remembered"
+    assert diff(EMPTY, there, owned).ops == (StopSync(BACKUP), SetSysctl(SYNC_THRESHOLD, "3 50"))
+    assert release(owned, EMPTY, before) == Owned()
+
+
+@pytest.mark.parametrize(("op", "error"), [(StartSync(MASTER), ValueError), (StopSync(BACKUP), KeyError)])
+def test_the_model_has_one_daemon_of_each_role(op: Op, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        apply(replace(EMPTY, daemons=frozenset({MASTER})), op)

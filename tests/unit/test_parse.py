@@ -98,7 +98,7 @@ def test_all_errors_come_at_once_and_the_message_names_object_field_value_and_re
         "spec.ports[1].protocol: 'tcp': must be one of TCP, UDP, SCTP",
         "spec.ports[3].port: 80: TCP port 80 is there twice",
         f"spec.scheduler: 'mhx': must be one of {', '.join(Scheduler)}",
-        "spec.colour: 'red': is not a field here; known are addresses, className,",
+        "spec.colour: 'red': is not a field here; known are addresses, allPorts, className,",
     ):
         assert part in text
 

@@ -288,13 +288,20 @@ objects = st.builds(
     st.sampled_from("abc"),
     addresses=st.lists(st.sampled_from(["10.0.0.1", "10.0.0.2", "2001:db8::1"]), min_size=1, max_size=2, unique=True),
     ports=st.lists(
-        st.builds(port, st.integers(80, 81), target=st.sampled_from([None, "http", 8080])),
+        st.builds(
+            port,
+            st.integers(80, 83),
+            target=st.sampled_from([None, "http", 8080]),
+            end=st.sampled_from([None, None, 83, 90]),
+        ),
         max_size=2,
         unique_by=lambda p: p.port,
     ),
     service=st.sampled_from(["web", "api", "none"]),
     class_name=st.sampled_from(["default", "gone"]),
-    forwarding=st.sampled_from(["DirectRouting", "Masquerade"]),
+    forwarding=st.sampled_from(["DirectRouting", "Tunnel", "Masquerade"]),
+    all_ports=st.booleans(),
+    one_packet=st.booleans(),
     assigned=st.one_of(st.none(), st.builds(assignment, st.integers(1, 2))),
 )
 

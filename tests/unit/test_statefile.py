@@ -9,7 +9,7 @@ import pytest
 
 from lvsagent.adapters.statefile import OWNED, SNAPSHOT, StateFileError, StateFiles
 from lvsagent.core.diff import Owned
-from lvsagent.core.state import ServiceKey
+from lvsagent.core.state import ServiceKey, SyncDaemon, SyncRole
 from lvsapi.model import Protocol, Snapshot
 from tests.gen import assignment, snapshot, virtual_service
 
@@ -17,8 +17,16 @@ pytestmark = pytest.mark.unit
 
 SAVED = snapshot(virtual_service(assigned=assignment()))
 OURS = Owned(
-    services=frozenset({ServiceKey(address=ip_address("10.0.0.1"), protocol=Protocol.TCP, port=80)}),
+    services=frozenset(
+        {
+            ServiceKey(address=ip_address("10.0.0.1"), protocol=Protocol.TCP, port=80),
+            ServiceKey(ip_address("10.0.0.1"), Protocol.UDP, 30000, 0x1000),
+            ServiceKey(ip_address("fd00::1"), None, 0, 0x1000),
+        }
+    ),
     loopback=frozenset({ip_address("10.0.0.1"), ip_address("fd00::1")}),
+    daemons=frozenset({SyncDaemon(role=SyncRole.MASTER, interface="ens33", sync_id=51)}),
+    sysctls={"net/ipv4/vs/sync_threshold": "3 50"},
 )
 
 
@@ -32,9 +40,20 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     saved = again.load_snapshot()
     assert saved is not None
     assert saved.snapshot == SAVED
-    assert again.load_owned() == OURS
+    owned = again.load_owned()
+    assert owned == OURS
+    # Marked services are equal by their marks alone.
+    whole = {(key.address, key.protocol, key.port, key.mark) for key in owned.services}
+    assert whole == {(key.address, key.protocol, key.port, key.mark) for key in OURS.services}
     assert {path.stat().st_mode & 0o777 for path in files.folder.iterdir()} == {0o600}
     assert sorted(path.name for path in files.folder.iterdir()) == [OWNED, SNAPSHOT]
+
+
+def test_the_record_of_an_older_agent_is_read(tmp_path: Path) -> None:
+    files = StateFiles(tmp_path)
+    files._store(OWNED, '{"services": [["10.0.0.1", "TCP", 80]], "loopback": ["10.0.0.1"]}')
+    key = ServiceKey(address=ip_address("10.0.0.1"), protocol=Protocol.TCP, port=80)
+    assert files.load_owned() == Owned(services=frozenset({key}), loopback=frozenset({ip_address("10.0.0.1")}))
 
 
 def test_the_same_is_not_written_twice(tmp_path: Path) -> None:

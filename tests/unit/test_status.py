@@ -21,6 +21,7 @@ from tests.gen import assignment, raw_virtual_service
 pytestmark = pytest.mark.unit
 
 KEY = ObjectKey("default", "web")
+WARNINGS = ("ElectionHealthy", "NodeHealthy")
 THEN, NOW = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
 
 
@@ -130,7 +131,7 @@ def test_the_active_nodes_agent_applies_what_it_holds(
     assert set(status) == {"active", "backends", "conditions"}
     assert status["active"] == {"node": "n1", "since": THEN}
     assert status["backends"] == {"ready": ready, "total": total}
-    assert conditions(found) == {**wanted, "ElectionHealthy": ("True", "AsExpected")}
+    assert conditions(found) == {**wanted, **dict.fromkeys(WARNINGS, ("True", "AsExpected"))}
 
 
 def test_what_the_election_noticed_is_a_condition_of_its_own() -> None:
@@ -140,8 +141,17 @@ def test_what_the_election_noticed_is_a_condition_of_its_own() -> None:
         "Programmed": ("True", "Programmed"),
         "Ready": ("True", "Ready"),
         "ElectionHealthy": ("False", "ForeignVRID"),
+        "NodeHealthy": ("True", "AsExpected"),
     }
     assert "10.0.0.9 speaks on VRID 51" in str(found)
+
+
+def test_what_spoils_the_nodes_data_path_is_a_condition_of_its_own() -> None:
+    spoiled = (problem("NodeHealthy", "TablesContested", "Probably kube-proxy"),)
+    found = agent_status(raw_virtual_service(), node="n1", since=THEN, ready=1, total=1, problems=spoiled, now=NOW)
+    assert conditions(found)["NodeHealthy"] == ("False", "TablesContested")
+    assert conditions(found)["Ready"] == ("True", "Ready")
+    assert "Probably kube-proxy" in str(found)
 
 
 def test_a_damaged_object_still_gets_a_status() -> None:

@@ -1,6 +1,7 @@
 """The node's kernel as one object: read it, apply operations, read back. Blocking; owned by one worker thread."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from types import TracebackType
@@ -9,15 +10,16 @@ from typing import Self
 from lvsagent.adapters.addresses import Addresses
 from lvsagent.adapters.facts import read_facts
 from lvsagent.adapters.ipvs import Ipvs
+from lvsagent.adapters.nftables import Marks
 from lvsagent.adapters.procfs import Sysctls
-from lvsagent.core.diff import AddLoopback, DeleteLoopback, IpvsOp, Op, SetSysctl, held_back
+from lvsagent.core.diff import AddLoopback, DeleteLoopback, IpvsOp, MarkOp, Op, SetSysctl, SyncOp, held_back
 from lvsagent.core.failure import OperationFailed, Reason
 from lvsagent.core.state import KernelState, NodeFacts, Service, ServiceKey
-from lvsagent.core.sysctl import REQUIRED
+from lvsagent.core.sysctl import REQUIRED, SYNC
 
 
 class Kernel:
-    """IPVS, ``lo`` and sysctls of the network namespace of the thread that opens it. A context manager.
+    """IPVS, firewall marks, ``lo`` and sysctls of the network namespace of the thread that opens it. A context manager.
 
     Raises ``IpvsUnavailable`` when the kernel has no IPVS or we may not use it.
     """
@@ -26,6 +28,7 @@ class Kernel:
         self.node = node
         self.sysctls = Sysctls(proc_sys)
         self.addresses = Addresses()
+        self.marks = Marks()
         try:
             self.ipvs = Ipvs()
         except OSError:
@@ -41,12 +44,26 @@ class Kernel:
     def close(self) -> None:
         """May be called twice."""
         self.ipvs.close()
+        self.marks.close()
         self.addresses.close()
 
     def read(self) -> KernelState:
         """Everything that can concern us, foreign things included."""
+        marks = self.marks.read()
+        named = {(mark.address.version, mark.value): mark for mark in marks}
+        services: dict[ServiceKey, Service] = {}
+        for key, service in self.ipvs.read().items():
+            mark = named.get((key.address.version, key.mark))
+            if mark is not None:
+                key = ServiceKey(address=mark.address, protocol=mark.protocol, port=mark.first, mark=mark.value)
+                service = replace(service, key=key)
+            services[key] = service
         return KernelState(
-            services=self.ipvs.read(), loopback=self.addresses.loopback(), sysctls=self._settings(REQUIRED)
+            services=services,
+            loopback=self.addresses.loopback(),
+            sysctls=self._settings(),
+            marks=marks,
+            daemons=self.ipvs.daemons(),
         )
 
     def readback(self, ops: Sequence[Op], before: KernelState) -> KernelState:
@@ -61,8 +78,14 @@ class Kernel:
         if any(isinstance(op, AddLoopback | DeleteLoopback) for op in ops):
             loopback = self.addresses.loopback()
         if any(isinstance(op, SetSysctl) for op in ops):
-            sysctls = self._settings(REQUIRED)
-        return KernelState(services=services, loopback=loopback, sysctls=sysctls)
+            sysctls = self._settings()
+        return KernelState(
+            services=services,
+            loopback=loopback,
+            sysctls=sysctls,
+            marks=self.marks.read() if any(isinstance(op, MarkOp) for op in ops) else before.marks,
+            daemons=self.ipvs.daemons() if any(isinstance(op, SyncOp) for op in ops) else before.daemons,
+        )
 
     def facts(self) -> NodeFacts:
         """Interfaces, addresses, default routes."""
@@ -85,8 +108,8 @@ class Kernel:
             failures += run(self, allowed)
         return tuple(failures)
 
-    def _settings(self, keys: Iterable[str]) -> Mapping[str, str]:
-        return {key: value for key, value in self.sysctls.read(keys).items() if value is not None}
+    def _settings(self) -> Mapping[str, str]:
+        return {key: value for key, value in self.sysctls.read((*REQUIRED, *SYNC)).items() if value is not None}
 
     def _run_sysctls(self, ops: Sequence[Op]) -> Iterable[OperationFailed]:
         outcomes = [self.sysctls.write(op.key, op.value) for op in ops if isinstance(op, SetSysctl)]
@@ -98,10 +121,20 @@ class Kernel:
     def _run_ipvs(self, ops: Sequence[Op]) -> Iterable[OperationFailed]:
         return self.ipvs.apply([op for op in ops if isinstance(op, IpvsOp)])
 
+    def _run_marks(self, ops: Sequence[Op]) -> Iterable[OperationFailed]:
+        return self.marks.apply([op for op in ops if isinstance(op, MarkOp)])
+
+    def _run_sync(self, ops: Sequence[Op]) -> Iterable[OperationFailed]:
+        return self.ipvs.apply_sync([op for op in ops if isinstance(op, SyncOp)])
+
 
 def _runner(op: Op) -> Callable[[Kernel, Sequence[Op]], Iterable[OperationFailed]]:
     if isinstance(op, SetSysctl):
         return Kernel._run_sysctls
+    if isinstance(op, MarkOp):
+        return Kernel._run_marks
+    if isinstance(op, SyncOp):
+        return Kernel._run_sync
     return Kernel._run_loopback if isinstance(op, AddLoopback | DeleteLoopback) else Kernel._run_ipvs
 
 

@@ -66,8 +66,21 @@ def parse_attributes(data: bytes) -> Attributes:
     return found
 
 
+def list_of(data: bytes) -> list[bytes]:
+    """The contents of attributes one after another, whatever their types."""
+    found: list[bytes] = []
+    offset = 0
+    while offset + 4 <= len(data):
+        length, _ = ATTRIBUTE.unpack_from(data, offset)
+        if length < 4:
+            break
+        found.append(data[offset + 4 : offset + length])
+        offset += length + (-length % 4)
+    return found
+
+
 class Netlink:
-    """One netlink socket of a protocol (NETLINK_ROUTE 0, NETLINK_GENERIC 16). A context manager."""
+    """One netlink socket of a protocol: NETLINK_ROUTE 0, NETLINK_NETFILTER 12 or NETLINK_GENERIC 16."""
 
     def __init__(self, protocol: int) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
@@ -127,6 +140,28 @@ class Netlink:
                     failed[start + number - first] = code
                 if number == last:
                     return failed
+
+    def transaction(self, begin: Message, messages: Sequence[Message], end: Message) -> int:
+        """nfnetlink's all or nothing, in one datagram: the first errno, or 0. Raises NetlinkError when the kernel does
+        not answer."""
+        first = self._sequence + 1
+        self._sequence += len(messages) + 2
+        # Kernels before 6.10 do not acknowledge the end: the last message in between speaks for all.
+        spoken = self._sequence - 1
+        parts = []
+        for number, message in enumerate((begin, *messages, end), first):
+            flags = message.flags | NLM_F_REQUEST | (NLM_F_ACK if number == spoken else 0)
+            body = message.body + bytes(-len(message.body) % 4)
+            parts.append(HEADER.pack(16 + len(body), message.type, flags, number, 0) + body)
+        self._send(b"".join(parts))
+        code = 0
+        while True:
+            for kind, number, _, payload in self._receive():
+                if kind == NLMSG_ERROR and first <= number <= self._sequence:
+                    code = code or -struct.unpack_from("=i", payload)[0]
+                    # An error at the first message ends the whole: nothing else is said.
+                    if number == spoken or (number == first and code):
+                        return code
 
     def request(self, message: Message) -> bytes:
         """The payload of the single answer. Raises NetlinkError."""

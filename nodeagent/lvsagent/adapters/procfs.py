@@ -72,7 +72,7 @@ class Sysctls:
 
     def _read(self, key: str) -> str | None:
         try:
-            return (self.folder / key).read_text().strip()
+            return " ".join((self.folder / key).read_text().split())  # the kernel puts tabs between several values
         except OSError:
             return None
 

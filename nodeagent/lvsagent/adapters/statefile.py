@@ -17,7 +17,7 @@ from typing import Any
 
 from lvsagent.core.codec import CodecError, from_json, to_json
 from lvsagent.core.diff import Owned
-from lvsagent.core.state import ServiceKey
+from lvsagent.core.state import ServiceKey, SyncDaemon, SyncRole
 from lvsapi.model import Protocol, Snapshot
 
 VERSION = 1
@@ -72,19 +72,28 @@ class StateFiles:
             return Owned()
         try:
             return Owned(
-                services=frozenset(
-                    ServiceKey(address=ip_address(address), protocol=Protocol(protocol), port=int(port))
-                    for address, protocol, port in data["services"]
-                ),
+                services=frozenset(_service_key(*fields) for fields in data["services"]),
                 loopback=frozenset(ip_address(address) for address in data["loopback"]),
+                daemons=frozenset(
+                    SyncDaemon(role=SyncRole(role), interface=str(interface), sync_id=int(sync_id))
+                    for role, interface, sync_id in data.get("daemons", ())
+                ),
+                sysctls={str(key): str(value) for key, value in data.get("sysctls", {}).items()},
             )
         except (KeyError, TypeError, ValueError) as error:
             raise StateFileError(f"{self.folder / OWNED}: {error}") from error
 
     def save_owned(self, owned: Owned) -> None:
         """Write when it is another one than last time; on disk when this returns. Raises OSError."""
-        services = sorted([str(key.address), str(key.protocol), key.port] for key in owned.services)
-        body = json.dumps({"services": services, "loopback": sorted(map(str, owned.loopback))})
+        services = sorted(_service_fields(key) for key in owned.services)
+        body = json.dumps(
+            {
+                "services": services,
+                "loopback": sorted(map(str, owned.loopback)),
+                "daemons": sorted([int(d.role), d.interface, d.sync_id] for d in owned.daemons),
+                "sysctls": dict(sorted(owned.sysctls.items())),
+            }
+        )
         if self._written.get(OWNED) != body:
             self._store(OWNED, body)
             self._written[OWNED] = body
@@ -138,3 +147,12 @@ class StateFiles:
             with contextlib.suppress(OSError):
                 fresh.unlink(missing_ok=True)
             raise
+
+
+def _service_key(address: str, protocol: str, port: int, mark: int = 0) -> ServiceKey:
+    """An older agent wrote no marks."""
+    return ServiceKey(ip_address(address), Protocol(protocol) if protocol else None, int(port), int(mark))
+
+
+def _service_fields(key: ServiceKey) -> list[str | int]:
+    return [str(key.address), str(key.protocol or ""), key.port, *([key.mark] if key.mark else [])]

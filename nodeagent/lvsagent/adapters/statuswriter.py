@@ -119,6 +119,7 @@ class StatusWriter:
             total=report.total,
             problems=report.problems,
             now=now,
+            kept=(report.kept.all, report.kept.reason, report.kept.message),
         )
         if not report.active:
             del body["status"]["active"]

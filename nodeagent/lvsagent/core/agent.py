@@ -14,13 +14,18 @@ from ipaddress import ip_interface
 
 from lvsagent.core.diff import (
     AddLoopback,
+    AddMark,
     Conflict,
     DeleteDestination,
     DeleteLoopback,
+    DeleteMark,
     DeleteService,
     Op,
     Owned,
     SetSysctl,
+    StartSync,
+    StopSync,
+    originals,
 )
 from lvsagent.core.failure import OperationFailed
 from lvsagent.core.plan import CONDITION
@@ -36,7 +41,7 @@ from lvsagent.ipc import (
     StateChanged,
     Statistics,
 )
-from lvsapi.model import IPAddress, ObjectKey, Problem, Resolved
+from lvsapi.model import IPAddress, ObjectKey, Problem, Protocol, Resolved
 
 ACTIVE = "Active"
 RELEASE_SECONDS = 3.0
@@ -60,7 +65,11 @@ def unfinished(ops: Iterable[Op], conflicts: Iterable[Conflict], want: KernelSta
         match op:
             case AddLoopback(address):
                 found.add(address)
-            case DeleteDestination() | DeleteService() | DeleteLoopback() | SetSysctl():
+            case AddMark(mark):
+                found.add(mark.address)
+            case DeleteDestination() | DeleteService() | DeleteLoopback() | DeleteMark() | SetSysctl():
+                pass
+            case StartSync() | StopSync():
                 pass
             case _:
                 found.add(op.service.address)
@@ -117,6 +126,9 @@ def split(ops: Iterable[Op], claimed: frozenset[IPAddress] | None, prune: bool) 
             case DeleteService(key):
                 waits = any(isinstance(other, DeleteLoopback) and other.address == key.address for other in later)
                 (now if prune and not waits else later).append(op)
+            case DeleteMark(mark):
+                waits = any(isinstance(other, DeleteLoopback) and other.address == mark.address for other in later)
+                (now if prune and not waits else later).append(op)
             case DeleteDestination():
                 (now if prune else later).append(op)
             case _:
@@ -135,8 +147,11 @@ def owning(
     foreign = {conflict.key for conflict in conflicts}
     blocked = {key.address for key in foreign} | (set() if adopt else have.loopback - owned.loopback)
     return Owned(
-        services=(owned.services & have.services.keys()) | (want.services.keys() - foreign),
+        # The kernel does not know the addresses of marked services: the wish's keys, then the record's, win.
+        services=frozenset(want.services.keys() - foreign).union(k for k in owned.services if k in have.services),
         loopback=(owned.loopback & have.loopback) | (want.loopback - blocked),
+        daemons=(owned.daemons & have.daemons) | want.daemons,
+        sysctls=originals(owned, want, have),
     )
 
 
@@ -256,14 +271,14 @@ def problems_of_pass(
     resolved: Resolved, conflicts: Iterable[Conflict], failures: Iterable[OperationFailed]
 ) -> tuple[Problem, ...]:
     """Problems by object, from what the kernel refused."""
-    owners: dict[ServiceKey, ObjectKey] = {}
+    owners: dict[_Port, ObjectKey] = {}
     by_address: dict[IPAddress, ObjectKey] = {}
     for server in resolved.servers:
-        key = ServiceKey(address=server.address, protocol=server.protocol, port=server.port)
+        key = (server.address, server.protocol, server.port)
         owners[key] = by_address[server.address] = server.owner
     found: dict[tuple[ObjectKey, str], Problem] = {}
     for conflict in conflicts:
-        if owner := owners.get(conflict.key):
+        if owner := owners.get(_port(conflict.key)):
             found[owner, str(conflict)] = Problem(
                 key=owner, condition=CONDITION, reason=SERVICE_CONFLICT, message=str(conflict)
             )
@@ -276,16 +291,27 @@ def problems_of_pass(
     return tuple(found.values())
 
 
+_Port = tuple[IPAddress, Protocol | None, int]
+
+
+def _port(key: ServiceKey) -> _Port:
+    return (key.address, key.protocol, key.port)
+
+
 def _owners(
-    op: Op, owners: Mapping[ServiceKey, ObjectKey], by_address: Mapping[IPAddress, ObjectKey], resolved: Resolved
+    op: Op, owners: Mapping[_Port, ObjectKey], by_address: Mapping[IPAddress, ObjectKey], resolved: Resolved
 ) -> tuple[ObjectKey, ...]:
     match op:
         case SetSysctl():
             return tuple(sorted({server.owner for server in resolved.servers}))
+        case StartSync() | StopSync():
+            return tuple(sorted({o for router in resolved.routers if router.connection_sync for o in router.owners}))
         case AddLoopback(address) | DeleteLoopback(address):
             owner = by_address.get(address)
+        case AddMark(mark) | DeleteMark(mark):
+            owner = owners.get((mark.address, mark.protocol, mark.first), by_address.get(mark.address))
         case _:
-            owner = owners.get(op.service)
+            owner = owners.get(_port(op.service))
     return (owner,) if owner else ()
 
 

@@ -100,6 +100,8 @@ def _read_union(members: tuple[Any, ...], data: Any, path: str) -> Any:
             except ValueError as error:
                 raise CodecError(f"{path}: {error}") from error
     for member in members:
+        if isinstance(member, type) and issubclass(member, Enum):
+            return _read(member, data, path)
         if member is type(data) or (member not in (str, int, bool, NoneType) and not isinstance(data, str | int)):
             return _read(member, data, path)
     raise CodecError(f"{path}: {data!r} is none of {members}")

@@ -5,8 +5,10 @@ The invariant: **an address attracts traffic only while its tables are complete.
 1. sysctls (a VIP on ``lo`` without ``arp_ignore`` would be answered for),
 2. addresses on ``lo`` that go,
 3. services that come or change: destinations are added and edited before others are deleted,
-4. addresses on ``lo`` that come,
-5. services that go.
+4. firewall marks and sync daemons that come,
+5. addresses on ``lo`` that come,
+6. firewall marks, services and sync daemons that go (a daemon that changes is stopped before it is started),
+7. settings that nobody needs any more, back to what they were.
 
 Stopping after any prefix is safe, and a new diff from there arrives. What is not ours (``Owned``) stays as it is.
 
@@ -19,17 +21,16 @@ the clients elsewhere with 10 destinations, and a packet that two nodes send els
   its connections, provided that ``expire_nodest_conn`` is off for that moment.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import assert_never
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from lvsagent.core.state import Destination, KernelState, Service, ServiceKey
-from lvsagent.core.sysctl import EXPIRE_NODEST_CONN, satisfied
+from lvsagent.core.state import Destination, KernelState, Mark, Persistent, Service, ServiceKey, SyncDaemon
+from lvsagent.core.sysctl import EXPIRE_NODEST_CONN, SYNC, satisfied
 from lvsapi.model import IPAddress
 
 NO_SCHEDULER = "none"
 """The kernel's word for a service without a scheduler: its table is built once, when it gets one."""
-ORDER_MATTERS = frozenset({"mh", "sh"})
+ORDER_MATTERS = frozenset({"mh", "sh", "dh"})
 BRAKE_MINIMUM = 4
 """Fewer removals than this never brake: a user who deletes the only few objects means it."""
 
@@ -49,15 +50,17 @@ class AddService:
     service: ServiceKey
     scheduler: str
     flags: int
+    persistent: Persistent | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EditService:
-    """Change scheduler and flags; destinations and connections stay."""
+    """Change scheduler, flags and persistence; destinations and connections stay."""
 
     service: ServiceKey
     scheduler: str
     flags: int
+    persistent: Persistent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ class AddDestination:
 
 @dataclass(frozen=True, slots=True)
 class EditDestination:
-    """Change method and weight; its place in the list stays."""
+    """Change method, weight and limits; its place in the list stays."""
 
     service: ServiceKey
     destination: Destination
@@ -113,10 +116,40 @@ class DeleteLoopback:
     address: IPAddress
 
 
+@dataclass(frozen=True, slots=True)
+class AddMark:
+    """Packets get a firewall mark from now on."""
+
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteMark:
+    """They get it no longer."""
+
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True)
+class StartSync:
+    """Start a sync daemon."""
+
+    daemon: SyncDaemon
+
+
+@dataclass(frozen=True, slots=True)
+class StopSync:
+    """Stop the sync daemon of that role."""
+
+    daemon: SyncDaemon
+
+
 ServiceOp = AddService | EditService | DeleteService
 DestinationOp = AddDestination | EditDestination | ReinsertDestination | DeleteDestination
 IpvsOp = ServiceOp | DestinationOp
-Op = SetSysctl | IpvsOp | AddLoopback | DeleteLoopback
+MarkOp = AddMark | DeleteMark
+SyncOp = StartSync | StopSync
+Op = SetSysctl | IpvsOp | AddLoopback | DeleteLoopback | MarkOp | SyncOp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +158,9 @@ class Owned:
 
     services: frozenset[ServiceKey] = frozenset()
     loopback: frozenset[IPAddress] = frozenset()
+    daemons: frozenset[SyncDaemon] = frozenset()
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    """What settings were before us that not every node needs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,8 +203,23 @@ def diff(want: KernelState, have: KernelState, owned: Owned) -> Difference:
     for key, wanted in _sorted(want):
         if key not in refused:
             ops += _service(wanted, have.services.get(key))
+    # A mark must not lead to a service of somebody else.
+    strange = {key.identity for key in refused}
+    wanted_marks = {mark for mark in want.marks if (mark.address.version, mark.value) not in strange}
+    ops += [AddMark(mark) for mark in _marks(wanted_marks - have.marks)]
+    going = _daemons((have.daemons & owned.daemons) - want.daemons)
+    coming = _daemons(want.daemons - have.daemons)
+    replaced = {daemon.role for daemon in coming}
+    ops += [StopSync(daemon) for daemon in going if daemon.role in replaced]
+    ops += [StartSync(daemon) for daemon in coming]
     ops += [AddLoopback(a) for a in _addresses(want.loopback - have.loopback - blocked)]
-    ops += [DeleteService(key) for key, _ in _sorted(have) if key in owned.services and key not in want.services]
+    ops += [DeleteMark(mark) for mark in _marks(have.marks - wanted_marks)]
+    # The kernel does not know the addresses of marked services, the record does.
+    gone = [key for key in owned.services if key in have.services and key not in want.services]
+    ops += [DeleteService(key) for key in sorted(gone, key=_service_order)]
+    ops += [StopSync(daemon) for daemon in going if daemon.role not in replaced]
+    ops += [SetSysctl(key, value) for key, value in owned.sysctls.items()
+            if key not in want.sysctls and have.sysctls.get(key, value) != value]  # fmt: skip
     return Difference(ops=_guarded(ops), conflicts=tuple(conflicts))
 
 
@@ -176,27 +227,39 @@ def claim(want: KernelState, have: KernelState, owned: Owned) -> Owned:
     """What to record as ours before the operations of ``diff`` run. An address that was on ``lo`` before us stays
     somebody else's; a service that we adopt becomes ours."""
     foreign = {conflict.key for conflict in diff(want, have, owned).conflicts}
-    return Owned(
+    return replace(
+        owned,
         services=owned.services | (want.services.keys() - foreign),
         loopback=owned.loopback | (want.loopback - have.loopback),
+        daemons=owned.daemons | want.daemons,
+        sysctls=originals(owned, want, have),
     )
 
 
 def release(owned: Owned, want: KernelState, have: KernelState) -> Owned:
     """What is still ours, by what was read back after the operations."""
     return Owned(
-        services=owned.services & (want.services.keys() | have.services.keys()),
+        services=frozenset(k for k in owned.services if k in want.services or k in have.services),
         loopback=owned.loopback & (want.loopback | have.loopback),
+        daemons=owned.daemons & (want.daemons | have.daemons),
+        sysctls=originals(owned, want, have),
     )
+
+
+def originals(owned: Owned, want: KernelState, have: KernelState) -> Mapping[str, str]:
+    """The settings that ``lvs-node-init`` does not remember, as they were before us, while they are not so again."""
+    fresh = {key: have.sysctls[key] for key in SYNC if key in want.sysctls and key in have.sysctls}
+    kept = {**fresh, **owned.sysctls}
+    return {key: value for key, value in kept.items() if key in want.sysctls or have.sysctls.get(key, value) != value}
 
 
 def _service(wanted: Service, there: Service | None) -> list[Op]:
     key = wanted.key
-    final = EditService(key, wanted.scheduler, wanted.flags)
+    final = EditService(key, wanted.scheduler, wanted.flags, wanted.persistent)
     if there is None:
-        if wanted.scheduler not in ORDER_MATTERS:
-            return [AddService(key, wanted.scheduler, wanted.flags), *_insert(key, wanted.destinations)]
-        return [AddService(key, NO_SCHEDULER, wanted.flags), *_insert(key, wanted.destinations), final]
+        late = wanted.scheduler in ORDER_MATTERS
+        first = AddService(key, NO_SCHEDULER if late else wanted.scheduler, wanted.flags, wanted.persistent)
+        return [first, *_insert(key, wanted.destinations), *([final] if late else [])]
     ops = _destinations(key, wanted, there)
     return ops if _same_kind(wanted, there) else [*ops, final]
 
@@ -251,7 +314,7 @@ def _guarded(ops: list[Op]) -> tuple[Op, ...]:
 
 
 def _same_kind(wanted: Service, there: Service) -> bool:
-    return (wanted.scheduler, wanted.flags) == (there.scheduler, there.flags)
+    return (wanted.scheduler, wanted.flags, wanted.persistent) == (there.scheduler, there.flags, there.persistent)
 
 
 def _sorted(state: KernelState) -> list[tuple[ServiceKey, Service]]:
@@ -259,67 +322,19 @@ def _sorted(state: KernelState) -> list[tuple[ServiceKey, Service]]:
 
 
 def _service_order(key: ServiceKey) -> tuple[int, int, str, int]:
-    return (key.address.version, int(key.address), key.protocol, key.port)
+    return (key.address.version, int(key.address), key.protocol or "", key.port)
+
+
+def _marks(marks: Iterable[Mark]) -> list[Mark]:
+    return sorted(marks, key=lambda m: (m.address.version, int(m.address), m.protocol or "", m.first, m.last, m.value))
+
+
+def _daemons(daemons: Iterable[SyncDaemon]) -> list[SyncDaemon]:
+    return sorted(daemons, key=lambda daemon: (daemon.role, daemon.interface, daemon.sync_id))
 
 
 def _addresses(addresses: Iterable[IPAddress]) -> list[IPAddress]:
     return sorted(addresses, key=lambda address: (address.version, int(address)))
-
-
-# -- a model of the kernel -------------------------------------------------------------------------------------------
-
-
-def apply(state: KernelState, op: Op) -> KernelState:
-    """The kernel after an operation, as a model (``tests/net`` compares it with the real one).
-
-    Raises KeyError where the kernel answers that something does not exist, ValueError where it exists already.
-    """
-    match op:
-        case SetSysctl(key, value):
-            return replace(state, sysctls={**state.sysctls, key: value})
-        case AddLoopback(address):
-            if address in state.loopback:
-                raise ValueError(f"{address} is on lo already")
-            return replace(state, loopback=state.loopback | {address})
-        case DeleteLoopback(address):
-            if address not in state.loopback:
-                raise KeyError(address)
-            return replace(state, loopback=state.loopback - {address})
-        case AddService(key, scheduler, flags):
-            if key in state.services:
-                raise ValueError(f"{key} exists already")
-            return _with(state, Service(key=key, scheduler=scheduler, flags=flags, destinations=()))
-        case EditService(key, scheduler, flags):
-            return _with(state, replace(state.services[key], scheduler=scheduler, flags=flags))
-        case DeleteService(key):
-            state.services[key]
-            return replace(state, services={k: service for k, service in state.services.items() if k != key})
-        case AddDestination() | EditDestination() | ReinsertDestination() | DeleteDestination():
-            service = state.services[op.service]
-            return _with(state, replace(service, destinations=_changed(service.destinations, op)))
-        case _:
-            assert_never(op)
-
-
-def _with(state: KernelState, service: Service) -> KernelState:
-    return replace(state, services={**state.services, service.key: service})
-
-
-def _changed(destinations: tuple[Destination, ...], op: DestinationOp) -> tuple[Destination, ...]:
-    others = tuple(d for d in destinations if d.key != op.destination.key)
-    if isinstance(op, AddDestination):
-        if len(others) != len(destinations):
-            raise ValueError(f"{op.service}: {op.destination.address} exists already")
-        return (*destinations, op.destination)
-    if len(others) == len(destinations):
-        raise KeyError(op.destination.key)
-    match op:
-        case DeleteDestination():
-            return others
-        case ReinsertDestination():
-            return (*others, op.destination)
-        case EditDestination():
-            return tuple(op.destination if d.key == op.destination.key else d for d in destinations)
 
 
 # -- brakes ----------------------------------------------------------------------------------------------------------
@@ -334,7 +349,7 @@ def held_back(op: Op, failed: Iterable[Op]) -> bool:
     match op:
         case AddLoopback(address):
             return any(isinstance(f, SetSysctl) or (isinstance(f, IpvsOp) and f.service.address == address)
-                       for f in failed)  # fmt: skip
+                       or (isinstance(f, AddMark) and f.mark.address == address) for f in failed)  # fmt: skip
         case DeleteService(key):
             return any(isinstance(f, DeleteLoopback) and f.address == key.address for f in failed)
         case ReinsertDestination():

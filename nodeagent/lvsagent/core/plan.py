@@ -1,8 +1,9 @@
 """What this node's kernel shall hold, and which virtual routers it takes part in. Pure.
 
-Every node that runs an agent holds every table and every VIP on ``lo``; only directors get routers. With ``mh`` all
-nodes hold all destinations; with any other scheduler only the Active does, the others hold their local ones, because
-a packet that was sent here by direct routing must not be sent on (docs/decisions/0001).
+Every node that runs an agent holds every table and every VIP on ``lo``; only directors get routers. Where all nodes
+choose alike (``mh``, without persistence and limits) all hold all destinations; else only the Active does, the others
+hold their local ones, because a packet that was sent here by direct routing must not be sent on
+(docs/decisions/0001).
 """
 
 from collections import defaultdict
@@ -14,27 +15,31 @@ from lvsagent.core.state import (
     Destination,
     ForwardMethod,
     KernelState,
+    Mark,
     NodeFacts,
+    Persistent,
     Service,
     ServiceFlag,
     ServiceKey,
+    SyncDaemon,
+    SyncRole,
 )
-from lvsagent.core.sysctl import REQUIRED
+from lvsagent.core.sysctl import REQUIRED, SYNC
 from lvsagent.ipc import RouterConfig
-from lvsapi.model import (
-    Backend,
-    Forwarding,
-    IPAddress,
-    ObjectKey,
-    Problem,
-    Resolved,
-    Scheduler,
-    VirtualServer,
-)
+from lvsapi.ipvs import IPIP, Forwarding, SchedulerFlag, flags_of
+from lvsapi.model import Backend, IPAddress, ObjectKey, Problem, Protocol, Resolved, VirtualServer
 from lvsapi.status import ConditionType, Reason
+from lvsapi.takeover import synchronised_class
 
-MH_FLAGS = int(ServiceFlag.SCHED1 | ServiceFlag.SCHED2)
-"""mh-fallback and mh-port."""
+FLAGS = {
+    SchedulerFlag.SH_FALLBACK: ServiceFlag.SCHED1,
+    SchedulerFlag.SH_PORT: ServiceFlag.SCHED2,
+    SchedulerFlag.MH_FALLBACK: ServiceFlag.SCHED1,
+    SchedulerFlag.MH_PORT: ServiceFlag.SCHED2,
+}
+_Place = tuple[IPAddress, Protocol | None, int]
+MARKS = range(0x1000, 0x1100)
+"""Firewall marks of ours (docs/decisions/0006): no bit of them is used by kube-proxy, Cilium, Calico or portmap."""
 CONDITION = ConditionType.PROGRAMMED
 ADDRESS_OF_NODE = Reason.ADDRESS_OF_NODE
 
@@ -59,32 +64,57 @@ def plan(
     taken = {address for address in holders if address in own}
     active_addresses = {a for router in resolved.routers if router.name in active for a in router.addresses}
     services = {}
+    marks = set()
     waiting: dict[ObjectKey, str] = {}
+    unmarked: dict[ObjectKey, str] = {}
+    values = _values((server for server in resolved.servers if server.end_port is not None), standing)
     for server in resolved.servers:
-        key = ServiceKey(address=server.address, protocol=server.protocol, port=server.port)
+        value = 0 if server.end_port is None else values.get(_place(server))
         if server.address in taken:
             continue
+        if value is None:
+            unmarked[server.owner] = _no_mark(server)
+            continue
+        key = ServiceKey(address=server.address, protocol=server.protocol, port=server.port, mark=value)
         if server.missing and key not in standing:
             waiting[server.owner] = server.missing
             continue
+        if server.end_port is not None:
+            marks.add(_mark(server, value, server.end_port))
         services[key] = _service(key, server, facts.node, own, server.address in active_addresses)
     problems = [problem for address in sorted(taken, key=_order) for problem in _in_use(address, holders, facts)]
     problems += (
         Problem(key=key, condition=CONDITION, reason=Reason.NOT_RESOLVED, message=f"Nothing is programmed: {missing}")
         for key, missing in sorted(waiting.items())
     )
+    problems += (
+        Problem(key=key, condition=CONDITION, reason=Reason.TOO_MANY_RANGES, message=message)
+        for key, message in sorted(unmarked.items())
+    )
     loopback = frozenset(key.address for key in services)
+    synchronised, _ = synchronised_class(resolved)
+    daemons: dict[SyncRole, SyncDaemon] = {}
     routers = []
     for router in resolved.routers:
         config, refused = router_of(router, facts, holders.keys() - loopback)
         if config is not None:
             routers.append(config)
+            if router.class_name == synchronised:
+                role = SyncRole.MASTER if router.name in active else SyncRole.BACKUP
+                daemon = SyncDaemon(role=role, interface=config.interface, sync_id=router.vrrp.virtual_router_ids[0])
+                daemons.setdefault(role, daemon)
         problems += (
             Problem(key=key, condition=CONDITION, reason=why.reason, message=why.message)
             for why in refused
             for key in router.owners
         )
-    state = KernelState(services=services, loopback=loopback, sysctls=REQUIRED)
+    state = KernelState(
+        services=services,
+        loopback=loopback,
+        sysctls={**REQUIRED, **SYNC} if daemons else REQUIRED,
+        marks=frozenset(marks),
+        daemons=frozenset(daemons.values()),
+    )
     return NodePlan(state=state, routers=tuple(routers), problems=tuple(problems))
 
 
@@ -115,22 +145,76 @@ def _in_use(
     return (Problem(key=key, condition=CONDITION, reason=ADDRESS_OF_NODE, message=message) for key in holders[address])
 
 
+# -- firewall marks --------------------------------------------------------------------------------------------------
+
+
+def _values(servers: Iterable[VirtualServer], standing: frozenset[ServiceKey]) -> Mapping[_Place, int]:
+    """Marks of servers with ranges. A mark is a service's identity in the kernel: what stands keeps its own, also when
+    the range grows, or its connections would end."""
+    wanted = list(map(_place, servers))
+    marked = {(key.address, key.protocol, key.port): key.mark for key in standing if key.mark}
+    found = {place: marked[place] for place in wanted if place in marked}
+    for version in (4, 6):
+        used = {key.mark for key in standing if key.mark and key.address.version == version}
+        fresh = [place for place in wanted if place not in found and place[0].version == version]
+        found.update(zip(fresh, (value for value in MARKS if value not in used), strict=False))
+    return found
+
+
+def _place(server: VirtualServer) -> _Place:
+    return (server.address, server.protocol, server.port)
+
+
+def _mark(server: VirtualServer, value: int, last: int) -> Mark:
+    return Mark(address=server.address, protocol=server.protocol, first=server.port, last=last, value=value)
+
+
+def _no_mark(server: VirtualServer) -> str:
+    return (
+        f"spec.ports: {server.ports} of {server.address}: {len(MARKS)} ranges of ports have firewall marks"
+        f" {MARKS[0]:#x}-{MARKS[-1]:#x} already, and no mark is left: name single ports, or join ranges"
+    )
+
+
 # -- tables ----------------------------------------------------------------------------------------------------------
 
 
 def _service(key: ServiceKey, server: VirtualServer, node: str, own: set[IPAddress], active: bool) -> Service:
-    consistent = server.scheduler is Scheduler.MH
-    # Other schedulers choose anew on every node, so that a node to which others send must only know its own pods. To a
+    # Other tables choose anew on every node, so that a node to which others send must only know its own pods. To a
     # director that is none of the real servers outside the cluster nobody sends: its table may wait complete.
-    everywhere = consistent or not any(b.node is not None or _local(b, node, own) for b in server.backends)
-    backends = [b for b in server.backends if everywhere or active or _local(b, node, own)]
+    everywhere = server.alike or not any(b.node is not None or _local(b, node, own) for b in server.backends)
+    flags = sum(int(FLAGS[flag]) for flag in flags_of(server.scheduler, server.scheduler_flags))
+    if server.one_packet:
+        flags |= ServiceFlag.ONE_PACKET
+    persistent = None
+    if server.persistence is not None:
+        flags |= ServiceFlag.PERSISTENT
+        kept = server.persistence
+        length = kept.ipv4_prefix_length if key.address.version == 4 else kept.ipv6_prefix_length
+        persistent = Persistent(timeout=kept.timeout_seconds, prefix_length=length)
     return Service(
         key=key,
         scheduler=str(server.scheduler),
-        flags=MH_FLAGS if consistent else 0,
+        flags=flags,
         destinations=tuple(
-            Destination(b.address, b.port, _method(server.forwarding, b, node, own), b.weight) for b in backends
+            _destination(server, backend, node, own)
+            for backend in server.backends
+            if everywhere or active or _local(backend, node, own)
         ),
+        persistent=persistent,
+    )
+
+
+def _destination(server: VirtualServer, backend: Backend, node: str, own: set[IPAddress]) -> Destination:
+    method = _method(backend.forwarding or server.forwarding, backend, node, own)
+    return Destination(
+        address=backend.address,
+        port=backend.port,
+        method=method,
+        weight=backend.weight,
+        upper=backend.limits.upper,
+        lower=backend.limits.lower,
+        tunnel=backend.tunnel if method is ForwardMethod.TUNNEL else IPIP,
     )
 
 

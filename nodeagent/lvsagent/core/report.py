@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lvsagent.ipc import Finding, RouterStatistics
-from lvsapi.model import ObjectKey, Problem, Resolved, VirtualRouter
+from lvsapi.model import ObjectKey, Problem, Resolved, VirtualRouter, VirtualServer
 from lvsapi.status import ConditionType, Reason
+from lvsapi.takeover import ALL, Kept, kept_of, synchronised_class
 from lvsapi.vrrp import AuthenticationType
 
 PASSWORD_SENTENCE = (
@@ -24,6 +25,8 @@ class Report:
     ready: int
     total: int
     problems: tuple[Problem, ...] = ()
+    kept: Kept = ALL
+    """What a takeover would keep of its connections."""
 
 
 def reports(
@@ -39,7 +42,10 @@ def reports(
     may be no Active at all to say why.
     """
     counts: defaultdict[ObjectKey, list[int]] = defaultdict(lambda: [0, 0])
+    servers: defaultdict[ObjectKey, list[VirtualServer]] = defaultdict(list)
+    synchronised, why_not = synchronised_class(resolved)
     for server in resolved.servers:
+        servers[server.owner].append(server)
         count = counts[server.owner]
         count[0] += sum(backend.weight > 0 for backend in server.backends)
         count[1] += len(server.backends)
@@ -58,7 +64,13 @@ def reports(
             )
             if speaks:
                 ready, total = counts[owner]
-                found[owner] = Report(active=here, ready=ready, total=total, problems=tuple(by_object[owner]))
+                found[owner] = Report(
+                    active=here,
+                    ready=ready,
+                    total=total,
+                    problems=tuple(by_object[owner]),
+                    kept=kept_of(servers[owner], router.connection_sync, router.class_name == synchronised, why_not),
+                )
     return found
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from ipaddress import IPv4Interface, IPv6Interface
 
+from lvsapi.ipvs import IPIP, Tunnel
 from lvsapi.model import IPAddress, Protocol
 
 IPInterface = IPv4Interface | IPv6Interface
@@ -33,17 +34,47 @@ class ServiceFlag(IntEnum):
     SCHED3 = 0x20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ServiceKey:
-    """What identifies an IPVS service."""
+    """What identifies an IPVS service: family and firewall mark, or else address, protocol and port."""
 
     address: IPAddress
-    protocol: Protocol
+    protocol: Protocol | None
     port: int
+    mark: int = 0
+    """0: none. The kernel does not know the address of a marked service: a foreign one shows 0.0.0.0 or ::."""
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """As the kernel sees it."""
+        return (self.address.version, self.mark) if self.mark else (self.address, self.protocol, self.port)
+
+    def __eq__(self, other: object) -> bool:
+        return self.identity == other.identity if isinstance(other, ServiceKey) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
 
     def __str__(self) -> str:
         host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
-        return f"{self.protocol} {host}:{self.port}"
+        named = f"{self.protocol or 'every port'} {host}:{self.port}"
+        return f"firewall mark {self.mark:#x} ({named})" if self.mark else named
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A rule that gives packets the firewall mark by which their IPVS service is found."""
+
+    address: IPAddress
+    protocol: Protocol | None
+    """None: whatever is sent to the address."""
+    first: int
+    last: int
+    value: int
+
+    def __str__(self) -> str:
+        ports = f"{self.protocol} {self.first}-{self.last}" if self.protocol else "every port"
+        return f"firewall mark {self.value:#x} for {self.address} {ports}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +83,27 @@ class Destination:
 
     address: IPAddress
     port: int
+    """0: that of the packet (marked services only)."""
     method: ForwardMethod
     weight: int
+    upper: int = 0
+    """Connection thresholds; 0: none."""
+    lower: int = 0
+    tunnel: Tunnel = IPIP
+    """Counts with method TUNNEL only."""
 
     @property
     def key(self) -> tuple[IPAddress, int]:
         return (self.address, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class Persistent:
+    """Templates of clients."""
+
+    timeout: int
+    """Seconds."""
+    prefix_length: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +115,27 @@ class Service:
     flags: int
     """ServiceFlag bits without HASHED."""
     destinations: tuple[Destination, ...]
+    persistent: Persistent | None = None
+    """Exactly when the flag PERSISTENT is set."""
+
+
+class SyncRole(IntEnum):
+    """include/uapi/linux/ip_vs.h IP_VS_STATE_*."""
+
+    MASTER = 1
+    BACKUP = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncDaemon:
+    """The kernel's sync daemon of one role."""
+
+    role: SyncRole
+    interface: str
+    sync_id: int
+
+    def __str__(self) -> str:
+        return f"sync daemon {self.role.name.lower()} on {self.interface}, syncid {self.sync_id}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +147,9 @@ class KernelState:
     """Addresses on ``lo`` (/32 or /128), without 127.0.0.1 and ::1."""
     sysctls: Mapping[str, str] = field(default_factory=dict)
     """Key as in sysctl(8) with slashes under /proc/sys, e.g. ``net/ipv4/vs/sloppy_tcp``."""
+    marks: frozenset[Mark] = frozenset()
+    """Of our own nftables table."""
+    daemons: frozenset[SyncDaemon] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

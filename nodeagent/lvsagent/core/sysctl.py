@@ -17,12 +17,17 @@ REAL_SERVER: Mapping[str, str] = {
 """What a classic real server needs: it must not answer ARP for the VIP on its ``lo``."""
 IPVS: Mapping[str, str] = {
     "net/ipv4/vs/sloppy_tcp": "1",
+    "net/ipv4/vs/sloppy_sctp": "1",
     "net/ipv4/vs/conntrack": "1",
     "net/ipv4/vs/expire_nodest_conn": "1",
 }
 REQUIRED: Mapping[str, str] = {IP_FORWARD: "1", **REAL_SERVER, **IPVS}
 """What a node with an agent needs."""
 EXPIRE_NODEST_CONN = "net/ipv4/vs/expire_nodest_conn"
+SYNC_THRESHOLD = "net/ipv4/vs/sync_threshold"
+"""Which packets of a connection the sync daemon tells of."""
+SYNC: Mapping[str, str] = {SYNC_THRESHOLD: "2 50"}
+"""What the sync daemon needs: the kernel's 3 misses every connection that only had its handshake (*measured*)."""
 STRICT = "1"
 
 _ACCEPTED: Mapping[str, frozenset[str]] = {
@@ -34,6 +39,7 @@ _WHY: Mapping[str, str] = {
     f"{CONF}/all/arp_ignore": "this node would answer ARP for addresses that another node holds",
     f"{CONF}/all/arp_announce": "this node would claim the virtual address in its own ARP requests",
     "net/ipv4/vs/sloppy_tcp": "established connections would be reset after a takeover",
+    "net/ipv4/vs/sloppy_sctp": "established associations would be reset after a takeover",
     "net/ipv4/vs/conntrack": "a firewall that drops INVALID (kube-proxy does) would drop the pods' replies",
     EXPIRE_NODEST_CONN: "clients of a deleted pod would hang instead of being reset",
 }
