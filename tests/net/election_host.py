@@ -244,11 +244,13 @@ class Probe:
                 answer = packet if self._six else packet[20:]
                 if answer[0] == (129 if self._six else 0) and sender[0] == self._address:
                     self.answered.append(time.monotonic())
-                    self._heard.add(int.from_bytes(answer[6:8]))
+                    behind = sequence - int.from_bytes(answer[6:8]) & 0xFFFF
+                    self._heard.add(sequence - behind)
 
     def _request(self, sequence: int) -> bytes:
         """ICMP echo; the kernel fills in ICMPv6's checksum."""
         kind = 0x8000 if self._six else 0x0800
+        sequence &= 0xFFFF
         total = kind + 0x4C56 + sequence
         total = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
         return struct.pack("!HHHH", kind, 0 if self._six else total, 0x4C56, sequence)
