@@ -33,8 +33,8 @@ OPERATOR_DEPLOYMENT: Final = "lvs-operator"
 OPERATOR_FIELD_MANAGER: Final = "lvs-operator"
 """Server-side apply: owns observedGeneration, virtualRouterID, directors, and conditions Accepted and ResolvedRefs."""
 AGENT_FIELD_MANAGER: Final = "lvs-agent"
-"""Server-side apply: owns active, backends and the conditions Programmed, Ready and ElectionHealthy. One for all nodes:
-the Active node's agent takes the fields over from the last one."""
+"""Server-side apply: owns active, backends and the conditions Programmed, Ready, ElectionHealthy, NodeHealthy and
+ConnectionsSurvive. One for all nodes: the Active node's agent takes the fields over from the last one."""
 
 FAILOVER_FROM: Final = f"{GROUP}/failover-from"
 """Annotation of a VirtualService: the named node is Active for its virtual router only if no other can be."""

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from lvsagent import ipc
 from lvsagent.adapters.metrics import AgentCollector
 from lvsagent.adapters.reflector import Health
+from lvsagent.core.guard import NodeFinding, NodeReadings, Thing
 from lvsagent.runtime.view import HEARTBEAT_SECONDS, View
 from lvsagent.vrrp.packet import DropReason
 from lvsapi.model import Resolved
@@ -86,6 +87,9 @@ def full() -> View:
     view.errors["add_destination", "no_such_service"] += 2
     view.programming.observe(0.004)
     view.programming.observe(100.0)
+    view.repairs[Thing.SERVICE] = 3
+    view.node_findings = {NodeFinding.TABLES_CONTESTED: "by somebody"}
+    view.node_readings = NodeReadings(entries=7, limit=8)
     return view
 
 
@@ -120,6 +124,12 @@ def test_every_agreed_name_is_there() -> None:
         'lvs_vrrp_intervals_clamped_total{router="default/200/v4"} 2.0',
         "lvs_election_realtime 1.0",
         "lvs_election_memory_locked 1.0",
+        'lvs_repairs_total{what="service"} 3.0',
+        'lvs_repairs_total{what="address"} 0.0',
+        'lvs_node_finding{finding="TablesContested"} 1.0',
+        'lvs_node_finding{finding="ReversePathStrict"} 0.0',
+        "lvs_conntrack_entries 7.0",
+        "lvs_conntrack_limit 8.0",
     ],
 )
 def test_values_and_labels(line: str) -> None:

@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
-from lvsagent.adapters.netlink import Attributes, Message, Netlink, attribute, by_type, error_name
+from lvsagent.adapters.netlink import (
+    Attributes,
+    Message,
+    Netlink,
+    NetlinkError,
+    attribute,
+    by_type,
+    error_name,
+    parse_attributes,
+)
 from lvsagent.core.diff import AddLoopback, DeleteLoopback
 from lvsagent.core.failure import OperationFailed, Reason
 from lvsagent.core.state import IPInterface
@@ -20,7 +29,7 @@ IFA_ADDRESS, IFA_LOCAL, IFA_CACHEINFO, IFA_FLAGS = 1, 2, 6, 8
 IFA_F_NODAD, IFA_F_PERMANENT, IFA_F_NOPREFIXROUTE = 0x02, 0x80, 0x200
 IFLA_ADDRESS, IFLA_IFNAME = 1, 3
 IFF_UP = 0x1
-RTA_OIF, RTA_PRIORITY, RTA_TABLE = 4, 6, 15
+RTA_DST, RTA_OIF, RTA_PRIORITY, RTA_TABLE = 1, 4, 6, 15
 TABLE_MAIN, RTN_UNICAST = 254, 1
 SCOPE_HOST = 254
 IFADDRMSG = struct.Struct("=BBBBI")
@@ -107,6 +116,17 @@ class Addresses:
                 candidate = (_u32(attributes.get(RTA_PRIORITY, b"")), _u32(attributes[RTA_OIF]))
                 best[version] = min(best.get(version, candidate), candidate)
         return {version: index for version, (_, index) in best.items()}
+
+    def interface_to(self, address: IPAddress) -> int | None:
+        """Index of the interface over which this node reaches an address; None: it has no route."""
+        header = RTMSG.pack(FAMILIES[address.version], address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
+        try:
+            answer = self._netlink.request(Message(RTM_GETROUTE, 0, header + attribute(RTA_DST, address.packed)))
+        except NetlinkError as error:
+            if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
+                return None
+            raise
+        return _u32(parse_attributes(answer[RTMSG.size :]).get(RTA_OIF, b"")) or None
 
     def _encode(self, op: AddLoopback | DeleteLoopback) -> Message:
         address = op.address

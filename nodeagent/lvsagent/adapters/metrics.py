@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from lvsagent.core.agent import ACTIVE, address_of
 from lvsagent.core.diff import Op
 from lvsagent.core.failure import Reason
+from lvsagent.core.guard import NodeFinding, Thing, table_hashes
 from lvsagent.core.report import findings_of
 from lvsagent.ipc import Finding, RouterStatistics
 from lvsagent.liveness.beat import DropReason as BeatDropReason
@@ -46,6 +47,7 @@ class AgentCollector(Collector):
         yield from self._nodes()
         yield from self._served()
         yield from self._programming()
+        yield from self._guarded()
         yield from self._api()
 
     def _about(self) -> Iterator[Metric]:
@@ -211,6 +213,35 @@ class AgentCollector(Collector):
         failed = CounterMetricFamily("lvs_state_write_errors", "State files that could not be written.")
         failed.add_metric([], self._view.state_errors)
         yield failed
+
+    def _guarded(self) -> Iterator[Metric]:
+        repairs = CounterMetricFamily(
+            "lvs_repairs",
+            "Things of ours that somebody else removed or changed and that were put back.",
+            labels=["what"],
+        )
+        for thing in Thing:
+            repairs.add_metric([thing], self._view.repairs[thing])
+        found = GaugeMetricFamily(
+            "lvs_node_finding", "1 for what somebody should look into on this node.", labels=["finding"]
+        )
+        for finding in NodeFinding:
+            found.add_metric([finding], float(finding in self._view.node_findings))
+        hashes = GaugeMetricFamily(
+            "lvs_table_hash",
+            "A number for the object's tables, as wanted and as read from the kernel; equal where the tables are.",
+            labels=["namespace", "virtualservice", "table"],
+        )
+        states = {"wanted": self._view.plan and self._view.plan.state, "actual": self._view.actual}
+        for table, state in states.items():
+            for owner, number in sorted(table_hashes(self._view.resolved, state).items() if state else ()):
+                hashes.add_metric([owner.namespace, owner.name, table], number)
+        readings = self._view.node_readings
+        entries = GaugeMetricFamily("lvs_conntrack_entries", "Connections that conntrack holds.")
+        entries.add_metric([], readings.entries)
+        limit = GaugeMetricFamily("lvs_conntrack_limit", "Connections that conntrack can hold.")
+        limit.add_metric([], readings.limit)
+        yield from (repairs, found, hashes, entries, limit)
 
     def _api(self) -> Iterator[Metric]:
         connected = GaugeMetricFamily("lvs_kube_connected", "The watch is open.", labels=["resource"])

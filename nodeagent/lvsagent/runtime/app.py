@@ -18,6 +18,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from lvsagent import ipc
 from lvsagent.adapters import kubeconfig
 from lvsagent.adapters.electionclient import ElectionClient
+from lvsagent.adapters.glance import Glance
 from lvsagent.adapters.http import Answer, HttpServer
 from lvsagent.adapters.kernel import Kernel
 from lvsagent.adapters.kube import ApiClient
@@ -28,9 +29,11 @@ from lvsagent.adapters.procfs import Originals, Sysctls, boot_id, prepare, resto
 from lvsagent.adapters.statefile import StateFileError, StateFiles
 from lvsagent.adapters.statuswriter import StatusWriter
 from lvsagent.core.diff import Owned
+from lvsagent.core.guard import node_problems
 from lvsagent.core.report import election_problems, reports
 from lvsagent.core.sysctl import REQUIRED
 from lvsagent.runtime.child import ElectionChild
+from lvsagent.runtime.guard import Guard
 from lvsagent.runtime.logs import Format, Throttle
 from lvsagent.runtime.loop import Loop
 from lvsagent.runtime.view import View
@@ -82,7 +85,12 @@ class App:
             self.client = ApiClient(kubeconfig.default(settings.kubeconfig))
             self.source = KubeSource(self.client, self._wake)
             self.status = StatusWriter(self.client, settings.node, self.source.observed, _now)
-        self.worker = Worker(lambda: Kernel(node=settings.node, proc_sys=settings.proc_sys), self.files)
+        self.worker = Worker(
+            lambda: Kernel(node=settings.node, proc_sys=settings.proc_sys),
+            self.files,
+            lambda: Glance(settings.proc_sys),
+        )
+        self.guard = Guard(worker=self.worker, view=self.view)
         self.election: ElectionClient | None = None
         if settings.election:
             self.election = ElectionClient(settings.run_dir / "election.sock", self._heard, self._connection)
@@ -120,6 +128,7 @@ class App:
         await self.worker.call(self._prepare)
         work: list[Coroutine[Any, Any, None]] = [self.source.run(), self.loop.run()]
         work += [part.run() for part in (self.election, self.child, self.status) if part]
+        work.append(self.guard.watch(self.loop.stirred, self.loop.wake))
         tasks = [asyncio.create_task(item) for item in work]
         stopped = asyncio.create_task(stop.wait())
         _log.info("ready", extra={"node": self.settings.node, "version": self.view.version})
@@ -155,6 +164,7 @@ class App:
             source=self.source,
             worker=self.worker,
             view=self.view,
+            guard=self.guard,
             election=self.election,
             standalone=self.settings.manifests is not None,
             owned=owned,
@@ -181,7 +191,11 @@ class App:
         if self.status and isinstance(self.source, KubeSource):
             nodes = {key: item.active_node for key, item in self.source.observed.items()}
             view = self.view
-            problems = (*view.problems, *election_problems(view.resolved, view.claims.routers))
+            problems = (
+                *view.problems,
+                *election_problems(view.resolved, view.claims.routers),
+                *node_problems(view.resolved, view.node_findings),
+            )
             self.status.want(reports(view.resolved, view.claims.active, problems, self.settings.node, nodes))
 
     async def _save(self) -> None:

@@ -14,6 +14,7 @@ from lvsagent.core.failure import OperationFailed
 from lvsagent.core.liveness import Overlay, Suspects, changes, peers
 from lvsagent.core.plan import CONDITION, plan
 from lvsagent.core.state import KernelState, NodeFacts
+from lvsagent.runtime.guard import Guard
 from lvsagent.runtime.logs import Throttle
 from lvsagent.runtime.view import View
 from lvsagent.runtime.worker import Worker
@@ -24,7 +25,7 @@ from lvsapi.status import Reason
 
 DEBOUNCE_SECONDS = 0.01
 POLL_SECONDS = 5.0
-"""The kernel is read anew: IPVS tells nobody when somebody changes it."""
+"""The kernel is read anew at least so often; ``runtime.guard`` notices most of what others change much sooner."""
 RETRY_SECONDS = 1.0
 ELECTION_GRACE_SECONDS = 3.0
 """An election that does not answer for so long is dead, and its addresses with it."""
@@ -67,6 +68,7 @@ class Loop:
     passed: Callable[[Snapshot], None] = lambda _: None
     """Called after each pass that knew something."""
     transition: Callable[[ipc.StateChanged, Resolved], None] = lambda _, __: None
+    guard: Guard | None = None
     have: KernelState | None = None
     """As last read; None: read it anew."""
     facts: NodeFacts | None = None
@@ -89,6 +91,12 @@ class Loop:
     def wake(self) -> None:
         """Something changed: look soon."""
         self._event.set()
+
+    def stirred(self) -> None:
+        """Somebody else changed something: read everything anew."""
+        self._next_read = 0.0
+        self._urgent = True
+        self.wake()
 
     def heard(self, message: ipc.Message) -> None:
         """The election said something."""
@@ -186,6 +194,8 @@ class Loop:
         if step.now:
             failures = await self._apply(step.now)
             difference = diff(wanted.state, self.have, self.owned)
+        if self.guard is not None:
+            await self.guard.settled(self.have, self.owned, self.facts)
         await self._record(wanted.state, difference)
         self._tell(wanted.routers, wanted.state, difference, now)
         self._conclude(wanted.problems, difference, failures)
@@ -197,6 +207,7 @@ class Loop:
             return True
         self._retry = None
         self._next_read = now + POLL_SECONDS
+        before = self.have
         try:
             self.have, self.facts = await self.worker.read()
         except OSError as error:
@@ -206,6 +217,8 @@ class Loop:
         if not self.view.kernel_supported:
             _log.info("the kernel can be programmed now")
         self.view.kernel_supported = True
+        if self.guard is not None:
+            self.guard.noticed(before, self.have, self.owned)
         return True
 
     def _refused(self, error: OSError) -> None:
@@ -293,9 +306,12 @@ class Loop:
         known = self.source.synced or bool(self._adopted)
         self._serving = self._serving or (known and bool(complete or not want.services))
         about = decide.About(node=self.view.node, serving=self._serving, nodes=self._peers)
+        previous = claims.wish or ()
         wish = claims.tell(decide.offered(routers, complete, decide.standing(want, self.have), before), now, about)
         if wish is not None:
             self.election.configure(wish)
+            if self.guard is not None:
+                self.guard.told(wish, previous, incomplete)
             ready = sum(router.ready for router in wish.routers)
             _log.info(
                 "the election was told",

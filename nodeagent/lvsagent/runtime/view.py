@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 from lvsagent.adapters.reflector import Health
 from lvsagent.core.agent import Claims
+from lvsagent.core.guard import NodeReadings, Thing
 from lvsagent.core.plan import NodePlan
+from lvsagent.core.state import KernelState
 from lvsapi.model import Problem, Resolved
 
 PASS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -59,6 +61,13 @@ class View:
     health: Mapping[str, Health] = field(default_factory=dict)
     held: Mapping[str, int] = field(default_factory=dict)
     state_errors: int = 0
+    actual: KernelState | None = None
+    """As last read from the kernel."""
+    repairs: Counter[Thing] = field(default_factory=Counter)
+    """Things of ours that somebody changed and that were put back."""
+    node_findings: Mapping[str, str] = field(default_factory=dict)
+    """``core.guard.NodeFinding`` with a sentence each."""
+    node_readings: NodeReadings = field(default_factory=NodeReadings)
 
     def healthy(self, now: float) -> bool:
         """Liveness: the loop turns."""

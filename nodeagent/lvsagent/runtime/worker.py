@@ -7,10 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from lvsagent.adapters.culprits import culprit
 from lvsagent.adapters.statefile import StateFiles
 from lvsagent.core.diff import IpvsOp, Op, Owned
 from lvsagent.core.failure import OperationFailed
+from lvsagent.core.guard import Culprit, NodeReadings
 from lvsagent.core.state import KernelState, NodeFacts
+from lvsapi.model import IPAddress
 
 T = TypeVar("T")
 
@@ -25,6 +28,14 @@ class KernelPort(Protocol):
     def readback(self, ops: Sequence[Op], before: KernelState) -> KernelState: ...
     def facts(self) -> NodeFacts: ...
     def apply(self, ops: Sequence[Op]) -> tuple[OperationFailed, ...]: ...
+    def close(self) -> None: ...
+
+
+class GlancePort(Protocol):
+    """What the guard needs of ``adapters.glance.Glance``."""
+
+    def look(self) -> int: ...
+    def inspect(self, remote: Sequence[IPAddress]) -> NodeReadings: ...
     def close(self) -> None: ...
 
 
@@ -44,15 +55,42 @@ class Applied:
 class Worker:
     """The only owner of the kernel. Opened on first use, and again after it failed."""
 
-    def __init__(self, open_kernel: Callable[[], KernelPort], files: StateFiles) -> None:
+    def __init__(
+        self,
+        open_kernel: Callable[[], KernelPort],
+        files: StateFiles,
+        open_glance: Callable[[], GlancePort] | None = None,
+    ) -> None:
         self._open_kernel = open_kernel
+        self._open_glance = open_glance
+        self._glance: GlancePort | None = None
+        self._seen: int | None = None
+        """As the kernel looked before we last read it."""
         self._files = files
         self._kernel: KernelPort | None = None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="kernel")
 
     async def read(self) -> tuple[KernelState, NodeFacts]:
         """Everything. Raises OSError (IpvsUnavailable is one)."""
-        return await self._run(lambda kernel: (kernel.read(), kernel.facts()))
+
+        def work(kernel: KernelPort) -> tuple[KernelState, NodeFacts]:
+            # First: what changes while we read is seen by the next look.
+            self._seen = self._look()
+            return kernel.read(), kernel.facts()
+
+        return await self._run(work)
+
+    async def moved(self) -> bool:
+        """Whether anything is otherwise than when we last read it, at a fraction of the cost."""
+        return await self.call(lambda: self._seen is not None and self._look() not in (self._seen, None))
+
+    async def inspect(self, remote: Sequence[IPAddress]) -> NodeReadings:
+        """Settings of the node that are not ours. Raises OSError."""
+        return await self.call(lambda: self._with_glance(lambda glance: glance.inspect(remote)) or NodeReadings())
+
+    async def culprit(self, interfaces: Sequence[str]) -> Culprit | None:
+        """Who else programs this node's IPVS."""
+        return await asyncio.to_thread(culprit, interfaces)
 
     async def apply(self, ops: Sequence[Op], before: KernelState, owned: Owned) -> Applied:
         """Record what will be ours, write, read back. Raises OSError when the kernel does not answer."""
@@ -61,6 +99,7 @@ class Worker:
             unsaved = self._save(owned)
             started = time.monotonic()
             failures = kernel.apply(ops)
+            self._seen = self._look()
             touched = {op.service for op in ops if isinstance(op, IpvsOp)}
             whole = failures or 2 * len(touched) > len(before.services.keys() | touched) > FEW_SERVICES
             state = kernel.read() if whole else kernel.readback(ops, before)
@@ -78,9 +117,10 @@ class Worker:
 
     async def close(self) -> None:
         """Wait for what runs, then close."""
-        kernel, self._kernel = self._kernel, None
-        if kernel:
-            await self.call(kernel.close)
+        for opened in (self._kernel, self._glance):
+            if opened:
+                await self.call(opened.close)
+        self._kernel = self._glance = None
         self._executor.shutdown(wait=False)
 
     async def _run(self, work: Callable[[KernelPort], T]) -> T:
@@ -95,6 +135,24 @@ class Worker:
                 raise
 
         return await self.call(guarded)
+
+    def _look(self) -> int | None:
+        try:
+            return self._with_glance(lambda glance: glance.look())
+        except OSError:
+            return None  # the kernel itself says more when it is read
+
+    def _with_glance(self, work: Callable[[GlancePort], T]) -> T | None:
+        if self._open_glance is None:
+            return None
+        if self._glance is None:
+            self._glance = self._open_glance()
+        try:
+            return work(self._glance)
+        except OSError:
+            glance, self._glance = self._glance, None
+            glance.close()
+            raise
 
     def _save(self, owned: Owned) -> str:
         try:

@@ -1,0 +1,166 @@
+"""What others do to what is ours on this node, and what they have set that spoils it. Pure: time is an argument.
+
+Putting back is ``core.diff``'s: it wants the same as before. Here is counted what was missing, remembered how often,
+and said who does it and what ends it. A foreign thing is none of our business, whatever becomes of it.
+"""
+
+import zlib
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from lvsagent.core.diff import Owned
+from lvsagent.core.state import KernelState, Service
+from lvsagent.core.sysctl import CONF, REQUIRED, STRICT, dotted, satisfied
+from lvsapi.model import ObjectKey, Problem, Resolved
+from lvsapi.status import ConditionType
+
+WINDOW_SECONDS = 120.0
+"""kube-proxy in IPVS mode comes every 30 s when nothing changes, so a minute would see two of its visits."""
+FIGHTS = 3
+NEARLY_FULL = 0.8
+"""Of conntrack's table."""
+
+
+class Thing(StrEnum):
+    """What of ours was removed or changed: a label of ``lvs_repairs_total``."""
+
+    SERVICE = "service"
+    DESTINATION = "destination"
+    ADDRESS = "address"
+    """On ``lo``."""
+    SETTING = "setting"
+    """A sysctl."""
+    MARK = "mark"
+    SYNC_DAEMON = "sync_daemon"
+
+
+class NodeFinding(StrEnum):
+    """What somebody should look into on this node: reason of ``NodeHealthy``, label of ``lvs_node_finding``."""
+
+    TABLES_CONTESTED = "TablesContested"
+    REVERSE_PATH_STRICT = "ReversePathStrict"
+    CONNTRACK_NEARLY_FULL = "ConntrackNearlyFull"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Culprit:
+    """Who probably does it, and what ends it."""
+
+    name: str
+    remedy: str
+    certain: bool = False
+    """It says itself that it does such things: one visit is enough to complain."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeReadings:
+    """Settings of the node that are not ours to change, read every few seconds."""
+
+    reverse_path: Mapping[str, int] = field(default_factory=dict)
+    """Effective ``rp_filter`` of the interfaces, other than the uplink, over which pods of other nodes are reached."""
+    entries: int = 0
+    limit: int = 0
+    """Of conntrack; 0: it is not there."""
+
+    @property
+    def fill(self) -> float:
+        """Share of conntrack's table that is used."""
+        return self.entries / self.limit if self.limit else 0.0
+
+
+def disturbed(before: KernelState, now: KernelState, owned: Owned) -> Counter[Thing]:
+    """How many things of ours are no longer as we left them. ``before``: as read back after our last operation."""
+    found: Counter[Thing] = Counter()
+    for key in owned.services & before.services.keys():
+        left, there = before.services[key], now.services.get(key)
+        if there is None or _kind(left) != _kind(there):
+            found[Thing.SERVICE] += 1
+        if there is not None:
+            found[Thing.DESTINATION] += len(set(left.destinations) ^ set(there.destinations))
+    found[Thing.ADDRESS] = len((owned.loopback & before.loopback) - now.loopback)
+    found[Thing.SETTING] = sum(
+        satisfied(key, before.sysctls.get(key), value) and not satisfied(key, now.sysctls.get(key), value)
+        for key, value in REQUIRED.items()
+    )
+    found[Thing.MARK] = len(before.marks - now.marks)
+    found[Thing.SYNC_DAEMON] = len((owned.daemons & before.daemons) - now.daemons)
+    return +found
+
+
+def _kind(service: Service) -> tuple[object, ...]:
+    return (service.scheduler, service.flags, service.persistent)
+
+
+@dataclass(slots=True)
+class Fights:
+    """When others touched our tables lately."""
+
+    moments: deque[float] = field(default_factory=deque)
+
+    def noticed(self, now: float) -> None:
+        """Once more."""
+        self.moments.append(now)
+
+    def count(self, now: float) -> int:
+        """How often within WINDOW_SECONDS."""
+        while self.moments and self.moments[0] <= now - WINDOW_SECONDS:
+            self.moments.popleft()
+        return len(self.moments)
+
+
+def findings(node: str, fights: int, culprit: Culprit | None, readings: NodeReadings) -> Mapping[str, str]:
+    """What is to be looked into, by name (``NodeFinding``), with a sentence each."""
+    found: dict[str, str] = {}
+    if fights >= FIGHTS or (fights and culprit is not None and culprit.certain):
+        found[NodeFinding.TABLES_CONTESTED] = (
+            f"{node}: something removed or changed our tables {fights} times in the last {WINDOW_SECONDS:.0f} s;"
+            f" they are put back each time, and clients notice. {blame(culprit)}"
+        )
+    strict = sorted(name for name, value in readings.reverse_path.items() if value == int(STRICT))
+    if strict:
+        keys = ", ".join(dotted(f"{CONF}/{name}/rp_filter") for name in strict)
+        found[NodeFinding.REVERSE_PATH_STRICT] = (
+            f"{node}: {keys} is effectively 1 (the maximum of all and the interface): packets for pods of this node"
+            " that another node sends over it are dropped. Set net.ipv4.conf.all.rp_filter=0 and 2 on the interface,"
+            " where your distribution keeps it (/etc/sysctl.d)"
+        )
+    if readings.fill >= NEARLY_FULL:
+        found[NodeFinding.CONNTRACK_NEARLY_FULL] = (
+            f"{node}: conntrack holds {readings.entries} of {readings.limit} connections: when it is full the kernel"
+            " drops new ones, ours too. Raise net.netfilter.nf_conntrack_max (kube-proxy: conntrack.maxPerCore), or see"
+            " who opens so many (conntrack -S)"
+        )
+    return found
+
+
+def blame(culprit: Culprit | None) -> str:
+    """A sentence or two about who it is."""
+    if culprit is None:
+        return "Look for who programs IPVS on the node: another load balancer, a script with ipvsadm"
+    return f"Probably {culprit.name}: {culprit.remedy}"
+
+
+def table_hashes(resolved: Resolved, state: KernelState) -> Mapping[ObjectKey, int]:
+    """A number of 32 bits for all tables of each object: the same on every node that sends the same clients to the
+    same backends. How a node reaches a backend differs by node and is left out. An object without tables has none."""
+    owners = {(server.address, server.protocol, server.port): server.owner for server in resolved.servers}
+    found: dict[ObjectKey, int] = {}
+    for key, service in sorted(state.services.items(), key=lambda item: str(item[0])):
+        owner = owners.get((key.address, key.protocol, key.port))
+        if owner is not None:
+            backends = " ".join(f"{d.address},{d.port},{d.weight}" for d in service.destinations)
+            text = f"{key} {service.scheduler} {service.flags} {backends}"
+            found[owner] = zlib.crc32(text.encode(), found.get(owner, 0))
+    return found
+
+
+def node_problems(resolved: Resolved, found: Mapping[str, str]) -> tuple[Problem, ...]:
+    """The findings as problems of every object: all of them have their tables here."""
+    owners = {server.owner for server in resolved.servers}
+    return tuple(
+        Problem(key=owner, condition=ConditionType.NODE_HEALTHY, reason=reason, message=message)
+        for owner in sorted(owners)
+        for reason, message in sorted(found.items())
+    )

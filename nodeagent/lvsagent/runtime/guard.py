@@ -1,0 +1,140 @@
+"""Watches over what is ours on the node: a cheap look twice a second, and what is said when somebody changed it."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from ipaddress import ip_interface
+from typing import Protocol
+
+from lvsagent.core import guard as decide
+from lvsagent.core.diff import Owned
+from lvsagent.core.guard import Culprit, Fights, NodeReadings, Thing
+from lvsagent.core.plan import NodePlan
+from lvsagent.core.state import ForwardMethod, KernelState, NodeFacts
+from lvsagent.ipc import Configure, RouterConfig
+from lvsagent.runtime.logs import Throttle
+from lvsagent.runtime.view import View
+from lvsapi.model import IPAddress, Resolved
+
+LOOK_SECONDS = 0.5
+WARY_SECONDS = 0.03
+"""While somebody is known to come again: tables that are deleted every second are there for most of it. A tenth of a
+core with 1,000 services."""
+INSPECT_SECONDS = 5.0
+ASK_SECONDS = 10.0
+"""Who did it is not asked for anew before."""
+FEWEST_LINES = 10.0
+"""Seconds between lines of the log about the same."""
+
+_log = logging.getLogger(__name__)
+
+
+class Looks(Protocol):
+    """What is needed of ``runtime.worker.Worker``."""
+
+    async def moved(self) -> bool: ...
+    async def inspect(self, remote: tuple[IPAddress, ...]) -> NodeReadings: ...
+    async def culprit(self, interfaces: tuple[str, ...]) -> Culprit | None: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Guard:
+    """One for each loop, which tells it what was read and what was made of it."""
+
+    worker: Looks
+    view: View
+    _fights: Fights = field(default_factory=Fights)
+    _left: tuple[KernelState, Counter[Thing]] | None = None
+    """As we had left the kernel, and what of it was no longer so. Until it is put back."""
+    _culprit: Culprit | None = None
+    _ask: float = 0.0
+    _throttle: Throttle = field(default_factory=lambda: Throttle(FEWEST_LINES))
+    _readings: NodeReadings = field(default_factory=NodeReadings)
+
+    async def watch(self, stirred: Callable[[], None], news: Callable[[], None]) -> None:
+        """For ever. ``stirred``: something is not as it was left. ``news``: there is something to report."""
+        inspect = 0.0
+        while True:
+            await asyncio.sleep(WARY_SECONDS if self._fights.count(time.monotonic()) else LOOK_SECONDS)
+            # A kernel that does not answer is the loop's to report.
+            with contextlib.suppress(OSError):
+                if await self.worker.moved():
+                    stirred()
+                if time.monotonic() >= inspect:
+                    inspect = time.monotonic() + INSPECT_SECONDS
+                    self._readings = await self.worker.inspect(remote_pods(self.view.plan, self.view.resolved))
+            if self.judge(time.monotonic()):
+                news()
+
+    def noticed(self, before: KernelState | None, now_there: KernelState, owned: Owned) -> None:
+        """The kernel was read anew. ``before``: as we left it; None when we do not know."""
+        changed = decide.disturbed(before, now_there, owned) if before is not None else Counter[Thing]()
+        if before is not None and changed:
+            self._left = (before, changed)
+            if changed.keys() - {Thing.SETTING}:
+                self._fights.noticed(time.monotonic())
+
+    async def settled(self, now_there: KernelState, owned: Owned, facts: NodeFacts) -> None:
+        """A pass is over: count what is as it was left, and say it."""
+        self.view.actual = now_there
+        if self._left is None:
+            return
+        (before, changed), self._left = self._left, None
+        self.view.repairs.update(changed - decide.disturbed(before, now_there, owned))
+        now = time.monotonic()
+        tables = bool(changed.keys() - {Thing.SETTING})
+        if tables and now >= self._ask:
+            self._ask = now + ASK_SECONDS
+            self._culprit = await self.worker.culprit(tuple(interface.name for interface in facts.interfaces))
+        self.judge(now)
+        if self._throttle.allows(f"changed {tables}", now):
+            extra: dict[str, object] = {str(thing): number for thing, number in changed.items()}
+            if tables:
+                extra |= {"times": self._fights.count(now), "likely": decide.blame(self._culprit)}
+            _log.warning("somebody changed what is ours; it is put back", extra=extra)
+
+    def told(self, wish: Configure, before: Iterable[RouterConfig], incomplete: frozenset[IPAddress]) -> None:
+        """The election got another wish. Say of which routers this node can no longer be Active, and why."""
+        were = {router.name: router.ready for router in before}
+        for router in wish.routers:
+            if not router.ready and were.get(router.name, True):
+                missing = sorted(a for a in router.addresses if ip_interface(a).ip in incomplete)
+                _log.warning(
+                    "this node cannot be Active: its tables are not as wanted",
+                    extra={"router": router.name, "addresses": ", ".join(missing or router.addresses)},
+                )
+            elif router.ready and not were.get(router.name, True):
+                _log.info("this node can be Active again", extra={"router": router.name})
+
+    def judge(self, now: float) -> bool:
+        """Say what is new, and what is over. True when there is any of it."""
+        found = decide.findings(self.view.node, self._fights.count(now), self._culprit, self._readings)
+        for name in found.keys() - self.view.node_findings.keys():
+            _log.warning("this node needs a look", extra={"finding": name, "error": found[name]})
+        for name in self.view.node_findings.keys() - found.keys():
+            _log.info("this is over", extra={"finding": name})
+        changed = found.keys() != self.view.node_findings.keys()
+        self.view.node_findings, self.view.node_readings = found, self._readings
+        return changed
+
+
+def remote_pods(plan: NodePlan | None, resolved: Resolved) -> tuple[IPAddress, ...]:
+    """One address of each node to which packets are sent by direct routing."""
+    if plan is None:
+        return ()
+    direct = {
+        destination.address
+        for service in plan.state.services.values()
+        for destination in service.destinations
+        if destination.method is ForwardMethod.DIRECT_ROUTE
+    }
+    nodes: dict[str, IPAddress] = {}
+    for server in resolved.servers:
+        for backend in server.backends:
+            if backend.node is not None and backend.address in direct:
+                nodes.setdefault(backend.node, backend.address)
+    return tuple(nodes.values())
