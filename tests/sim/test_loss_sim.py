@@ -132,16 +132,6 @@ def test_one_advert_an_interval_would_fall_hundreds_of_times_an_hour() -> None:
     assert len(takeovers) > 10, "the whole simulation says the same"
 
 
-@pytest.mark.parametrize("profile", [SAFE, FAST])
-def test_half_an_hour_at_30_percent_loss_moves_nothing(profile: Profile) -> None:
-    lan = FakeLan([220, 200], seed=3, interval=profile.interval, send_interval=profile.spacing)
-    lan.run(1)
-    lan.loss = LOSS
-    begin = len(lan.log)
-    lan.run(1800)
-    assert not [entry for entry in lan.log[begin:] if isinstance(entry.what, State)]
-
-
 def test_faster_adverts_do_not_make_a_crash_last_longer() -> None:
     for seed in range(20):
         lan = FakeLan([220, 200], seed=seed, interval=FAST.interval, send_interval=FAST.spacing)
