@@ -11,6 +11,7 @@ from lvsagent import ipc
 from lvsagent.adapters.metrics import AgentCollector
 from lvsagent.core.diff import EditDestination
 from lvsagent.core.liveness import Suspects
+from lvsagent.core.state import KernelState
 from lvsagent.runtime import loop as loops
 from lvsagent.runtime.loop import POLL_SECONDS
 from lvsapi.model import Snapshot
@@ -100,6 +101,28 @@ def test_the_node_serves_when_its_tables_are_complete_and_then_for_good(tmp_path
         rig.loop.heard(ipc.Liveness(silent=("node2",)))
         await rig.turn()
         assert rig.election.wishes[-1].serving, "what fails later takes no node out"
+        await rig.worker.close()
+
+    asyncio.run(act())
+
+
+def test_a_source_that_knows_everything_while_a_pass_runs_counts_for_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def act() -> None:
+        rig = Rig(tmp_path, served())
+        rig.source.synced = False
+        read = rig.kernel.read
+
+        def slow() -> KernelState:
+            rig.source.synced = True
+            return read()
+
+        monkeypatch.setattr(rig.kernel, "read", slow)
+        await rig.turn()
+        assert [wish.serving for wish in rig.election.wishes] == [False]
+        await rig.turn()
+        assert [wish.serving for wish in rig.election.wishes] == [False, True]
         await rig.worker.close()
 
     asyncio.run(act())

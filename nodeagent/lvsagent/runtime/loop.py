@@ -85,6 +85,8 @@ class Loop:
     _peers: tuple[ipc.PeerNode, ...] = ()
     _adopted: bool | None = None
     """Tables of ours stood before this process did; None: the kernel was not read yet."""
+    _known: bool = False
+    """The tables are made from what the source said, or stood already."""
     _serving: bool = False
     """Complete tables stood once; what fails later is no reason to take the node out."""
 
@@ -173,7 +175,7 @@ class Loop:
         if self._lost is not None and now - self._lost >= ELECTION_GRACE_SECONDS:
             self._lost = None
             self.view.claims.lost()
-        snapshot = self.source.snapshot()
+        synced, snapshot = self.source.synced, self.source.snapshot()
         if not await self._read(now) or snapshot is None or self.have is None or self.facts is None:
             if snapshot is not None:
                 self._resolve(snapshot)
@@ -188,7 +190,7 @@ class Loop:
         wanted = plan(resolved, self.facts, self.view.claims.active, standing)
         self.view.plan = wanted
         difference = diff(wanted.state, self.have, self.owned)
-        step = decide.split(difference.ops, self._claimed(now), self.source.synced)
+        step = decide.split(difference.ops, self._claimed(now), synced)
         failures: tuple[OperationFailed, ...] = ()
         self.owned = decide.owning(self.owned, wanted.state, self.have, difference.conflicts, self.adopt)
         if step.now:
@@ -197,6 +199,8 @@ class Loop:
         if self.guard is not None:
             await self.guard.settled(self.have, self.owned, self.facts)
         await self._record(wanted.state, difference)
+        # After a reboot the last good state may name pods that are gone: what serves was made from what the source said.
+        self._known = self._known or synced or self._adopted
         self._tell(wanted.routers, wanted.state, difference, now)
         self._conclude(wanted.problems, difference, failures)
         self.passed(snapshot)
@@ -302,9 +306,7 @@ class Loop:
         incomplete = decide.unfinished(difference.ops, difference.conflicts, want)
         complete = frozenset(want.loopback & self.have.loopback) - incomplete
         before = decide.addresses_of(claims.wish) if claims.wish is not None else claims.held()
-        # After a reboot the last good state may name pods that are gone: wait for the source then.
-        known = self.source.synced or bool(self._adopted)
-        self._serving = self._serving or (known and bool(complete or not want.services))
+        self._serving = self._serving or (self._known and bool(complete or not want.services))
         about = decide.About(node=self.view.node, serving=self._serving, nodes=self._peers)
         previous = claims.wish or ()
         wish = claims.tell(decide.offered(routers, complete, decide.standing(want, self.have), before), now, about)
