@@ -19,17 +19,28 @@ from tests.net.lan import Lan
 
 POD_PORT = 8080
 SERVER = """
-import socket, sys, threading
-name = sys.argv[1]
-def serve(connection, peer):
-    with connection, connection.makefile("rwb") as stream:
-        for line in stream:
-            stream.write(f"{name} {peer[0]} {line.decode()}".encode())
-            stream.flush()
-listener = socket.create_server(("0.0.0.0", int(sys.argv[2])), backlog=512)
+import resource, selectors, socket, sys
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+name, ready = sys.argv[1], selectors.DefaultSelector()
+listener = socket.create_server(("0.0.0.0", int(sys.argv[2])), backlog=4096)
+ready.register(listener, selectors.EVENT_READ, None)
 print("listening", flush=True)
 while True:
-    threading.Thread(target=serve, args=listener.accept(), daemon=True).start()
+    for key, _ in ready.select():
+        if key.data is None:
+            connection, peer = listener.accept()
+            ready.register(connection, selectors.EVENT_READ, peer[0])
+            continue
+        try:
+            line = key.fileobj.recv(4096).decode()
+            if line:
+                key.fileobj.sendall(f"{name} {key.data} {line}".encode())
+        except OSError:
+            line = ""
+        if not line:
+            ready.unregister(key.fileobj)
+            key.fileobj.close()
 """
 
 

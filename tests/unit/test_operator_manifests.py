@@ -75,7 +75,7 @@ def test_only_the_agent_container_gets_the_service_accounts_token() -> None:
     assert with_token == ["agent"]
 
 
-def test_only_the_election_gets_the_keys_read_only_and_needs_none() -> None:
+def test_election_and_agent_get_the_keys_read_only_and_need_none() -> None:
     (volume,) = [item for item in pod()["volumes"] if item["name"] == "keys"]
     assert volume["secret"] == {"secretName": "lvs-vrrp-keys", "optional": True, "defaultMode": 0o400}
     mounts = {
@@ -84,8 +84,10 @@ def test_only_the_election_gets_the_keys_read_only_and_needs_none() -> None:
         for mount in item["volumeMounts"]
         if mount["name"] == "keys"
     }
-    assert mounts == {"election": {"name": "keys", "mountPath": "/etc/lvs-dr/keys", "readOnly": True}}
-    assert {"name": "LVS_KEYS_DIR", "value": "/etc/lvs-dr/keys"} in container("election")["env"]
+    mount = {"name": "keys", "mountPath": "/etc/lvs-dr/keys", "readOnly": True}
+    assert mounts == {"election": mount, "agent": mount}
+    for name in mounts:
+        assert {"name": "LVS_KEYS_DIR", "value": "/etc/lvs-dr/keys"} in container(name)["env"]
 
 
 def test_every_mount_has_its_volume_and_every_container_its_node_name_and_folders() -> None:

@@ -32,6 +32,8 @@ from lvsagent.core.diff import Owned
 from lvsagent.core.guard import node_problems
 from lvsagent.core.report import election_problems, reports
 from lvsagent.core.sysctl import REQUIRED
+from lvsagent.election.keys import Keys
+from lvsagent.runtime.affinity import Affinity
 from lvsagent.runtime.child import ElectionChild
 from lvsagent.runtime.guard import Guard
 from lvsagent.runtime.logs import Format, Throttle
@@ -57,7 +59,7 @@ class Settings:
     state_dir: Path
     proc_sys: Path
     keys_dir: Path = Path("/etc/lvs-dr/keys")
-    """For the election that is started with manifests."""
+    """For messages between agents, and for the election that is started with manifests."""
     manifests: Path | None = None
     """A folder instead of the API."""
     kubeconfig: str | None = None
@@ -88,7 +90,7 @@ class App:
         self.worker = Worker(
             lambda: Kernel(node=settings.node, proc_sys=settings.proc_sys),
             self.files,
-            lambda: Glance(settings.proc_sys),
+            lambda: Glance(settings.proc_sys, settings.state_dir),
         )
         self.guard = Guard(worker=self.worker, view=self.view)
         self.election: ElectionClient | None = None
@@ -128,6 +130,8 @@ class App:
         await self.worker.call(self._prepare)
         work: list[Coroutine[Any, Any, None]] = [self.source.run(), self.loop.run()]
         work += [part.run() for part in (self.election, self.child, self.status) if part]
+        if self.election:
+            work.append(Affinity(view=self.view, call=self.worker.call, keys=self._keys()).run())
         work.append(self.guard.watch(self.loop.stirred, self.loop.wake))
         tasks = [asyncio.create_task(item) for item in work]
         stopped = asyncio.create_task(stop.wait())
@@ -143,6 +147,12 @@ class App:
         return 1 if failed else 0
 
     # -- parts of it ---------------------------------------------------------------------------------------------
+
+    def _keys(self) -> Keys:
+        def complain(message: str, **fields: object) -> None:
+            _log.warning(message, extra=fields)
+
+        return Keys(self.settings.keys_dir, complain)
 
     def _loop(self) -> Loop:
         owned, adopt = Owned(), False

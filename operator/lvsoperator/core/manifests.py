@@ -16,6 +16,8 @@ RUN_DIR = "/run/lvs-dr"
 STATE_DIR = "/var/lib/lvs-dr"
 HOST_PROC_SYS = "/host/proc/sys"
 KEYS_DIR = "/etc/lvs-dr/keys"
+CLAIMS_PORT = 9481
+"""UDP, between the agents: connections that the tables would send elsewhere (docs/decisions/0008)."""
 TOKEN_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 LABELS = {names.LABEL_NAME: names.AGENT_DAEMONSET}
@@ -93,6 +95,7 @@ def _pod(settings: Settings) -> Manifest:
     image: Manifest = {"image": settings.agent_image, "imagePullPolicy": settings.agent_image_pull_policy}
     run = {"name": "run", "mountPath": RUN_DIR}
     state = {"name": "state", "mountPath": STATE_DIR}
+    keys = {"name": "keys", "mountPath": KEYS_DIR, "readOnly": True}
     env = [
         {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
         {"name": "LVS_RUN_DIR", "value": RUN_DIR},
@@ -125,7 +128,7 @@ def _pod(settings: Settings) -> Manifest:
         "ports": [{"name": "beats", "containerPort": settings.beat_port, "protocol": "UDP"}],
         # SYS_NICE and IPC_LOCK: real-time scheduling and locked memory, so that a busy node does not look dead.
         "securityContext": _capabilities("NET_ADMIN", "NET_RAW", "SYS_NICE", "IPC_LOCK"),
-        "volumeMounts": [run, state, {"name": "keys", "mountPath": KEYS_DIR, "readOnly": True}],
+        "volumeMounts": [run, state, keys],
         # No CPU limit here nor below: throttling delays adverts, and late adverts are a takeover.
         "resources": {"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"memory": "96Mi"}},
     }
@@ -133,14 +136,19 @@ def _pod(settings: Settings) -> Manifest:
         **image,
         "name": "agent",
         "command": ["lvs-agent"],
-        "env": [*env, {"name": "LVS_PROC_SYS", "value": HOST_PROC_SYS}],
-        "ports": [{"name": "metrics", "containerPort": AGENT_PORT, "protocol": "TCP"}],
+        "env": [*env, {"name": "LVS_PROC_SYS", "value": HOST_PROC_SYS}, {"name": "LVS_KEYS_DIR", "value": KEYS_DIR}],
+        "ports": [
+            {"name": "metrics", "containerPort": AGENT_PORT, "protocol": "TCP"},
+            {"name": "claims", "containerPort": CLAIMS_PORT, "protocol": "UDP"},
+        ],
         "securityContext": _capabilities("NET_ADMIN", "NET_RAW"),
         "volumeMounts": [
             run,
             state,
             {"name": "proc-sys-net", "mountPath": f"{HOST_PROC_SYS}/net"},
             {"name": "token", "mountPath": TOKEN_DIR, "readOnly": True},
+            # It tells the other agents of connections, and proves it with the key of the heartbeats.
+            keys,
         ],
         # Neither probe asks the API server: its outage makes no agent unready and restarts none.
         "startupProbe": {**_probe("/healthz"), "periodSeconds": 1, "failureThreshold": 60},

@@ -1,0 +1,156 @@
+"""Connections that the present table would send elsewhere, and what to do with such facts of others. Pure.
+
+With ``mh`` every node sends a packet of a connection that it does not know to the same pod, as long as the set of
+destinations is the one with which the connection was opened. When it is not, those whose place has changed are
+exceptions: their pod's node knows them (it has an entry for every connection of its pods) and tells the nodes that may
+become Active, which put them into their kernels. See docs/decisions/0008.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from lvsagent.core.maglev import DestinationKey, Placement
+from lvsagent.core.state import Service, ServiceFlag, ServiceKey
+from lvsapi.model import IPAddress, Protocol, Resolved
+
+STATES: Final[Mapping[tuple[Protocol, str], tuple[int, int]]] = {
+    (Protocol.TCP, "ESTABLISHED"): (1, 900),
+    (Protocol.TCP, "FIN_WAIT"): (4, 120),
+    (Protocol.TCP, "CLOSE_WAIT"): (7, 60),
+    (Protocol.UDP, "UDP"): (0, 300),
+    (Protocol.SCTP, "ESTABLISHED"): (8, 900),
+}
+"""The states in which a connection carries data: the kernel's number (include/net/ip_vs.h) and its timeout in seconds
+unless somebody changed it. An entry's idle time is its timeout less what is left of it."""
+NUMBERS: Final = {(protocol, number): name for (protocol, name), (number, _) in STATES.items()}
+NEWER: Final = 2
+"""Seconds by which one of two that claim the same client must have heard from it later."""
+REFRESH: Final = 20
+"""Seconds by which an entry may be behind before it is written anew."""
+
+
+class Connection(NamedTuple):
+    """An entry of the kernel's connection table, and a claim about it: this client belongs to that destination."""
+
+    protocol: Protocol
+    address: IPAddress
+    """The virtual one."""
+    port: int
+    client: int
+    """Its address as a number, of the same family."""
+    client_port: int
+    destination: DestinationKey
+    state: str
+    """The kernel's word."""
+    expires: int
+    """Seconds until the kernel forgets it unless a packet comes."""
+
+    @property
+    def service(self) -> tuple[Protocol, IPAddress, int]:
+        return self[:3]
+
+    @property
+    def flow(self) -> tuple[Protocol, IPAddress, int, int, int]:
+        """What identifies it."""
+        return self[:5]
+
+    @property
+    def idle(self) -> int:
+        """Seconds since its last packet; 0 for a state without data."""
+        return max(0, STATES[self.protocol, self.state][1] - self.expires) if self.carries_data else 0
+
+    @property
+    def carries_data(self) -> bool:
+        return (self.protocol, self.state) in STATES
+
+
+_Flow = tuple[Protocol, IPAddress, int, int, int]
+
+
+@dataclass(slots=True)
+class Tables:
+    """The placements of this node's services, each computed when it is first asked for after a change."""
+
+    _services: Mapping[tuple[Protocol, IPAddress, int], Service] = field(default_factory=dict)
+    _placements: dict[tuple[Protocol, IPAddress, int], Placement] = field(default_factory=dict)
+    _last: dict[ServiceKey, dict[DestinationKey, int]] = field(default_factory=dict)
+    """The last weights above 0, as the kernel remembers them."""
+
+    def use(self, services: Mapping[ServiceKey, Service]) -> bool:
+        """Other tables. True: a place may have changed. Services whose nodes do not choose alike are left out."""
+        wanted = {}
+        for key, service in services.items():
+            alike = service.scheduler == "mh" and not key.mark and not service.flags & ServiceFlag.PERSISTENT
+            if alike and key.protocol is not None:
+                wanted[key.protocol, key.address, key.port] = service
+        if wanted == self._services:
+            return False
+        stay = {name for name, service in wanted.items() if self._services.get(name) == service}
+        self._placements = {name: placement for name, placement in self._placements.items() if name in stay}
+        self._services = wanted
+        kept, self._last = self._last, {}
+        for service in wanted.values():
+            before = kept.get(service.key, {})
+            self._last[service.key] = {d.key: d.weight or before.get(d.key, 1) for d in service.destinations}
+        return True
+
+    def __contains__(self, name: tuple[Protocol, IPAddress, int]) -> bool:
+        return name in self._services
+
+    def __bool__(self) -> bool:
+        return bool(self._services)
+
+    def has(self, connection: Connection) -> bool:
+        """Whether its destination is one of its service."""
+        service = self._services.get(connection.service)
+        return service is not None and connection.destination in self._last[service.key]
+
+    def exceptions(self, connections: Iterable[Connection], local: Iterable[IPAddress]) -> Iterator[Connection]:
+        """Of the connections to ``local`` destinations those that a node without an entry would send elsewhere."""
+        here = frozenset(local)
+        for connection in connections:
+            ours = connection.destination[0] in here and connection.carries_data and self.has(connection)
+            if ours and self._place(connection) != connection.destination:
+                yield connection
+
+    def _place(self, connection: Connection) -> DestinationKey | None:
+        placement = self._placements.get(connection.service)
+        if placement is None:
+            service = self._services[connection.service]
+            placement = self._placements[connection.service] = Placement(service, self._last[service.key])
+        return placement.of(connection.client, connection.client_port)
+
+
+def backends(resolved: Resolved) -> dict[IPAddress, str]:
+    """The node of every backend that is on one."""
+    return {b.address: b.node for server in resolved.servers for b in server.backends if b.node is not None}
+
+
+def to_write(
+    claims: Iterable[tuple[str, Connection]],
+    have: Iterable[Connection],
+    tables: Tables,
+    nodes: Mapping[IPAddress, str],
+) -> list[Connection]:
+    """What of the claims (each with the node that makes it) the kernel is to be told, which holds ``have``.
+
+    Believed is only the node on which the destination runs, and only about destinations of our own tables. Of two who
+    claim one client the one wins who heard from it last. An entry that sees the connection's packets itself is never
+    touched: it is as new as the claim, or the connection is closing.
+    """
+    own: dict[_Flow, Connection] = {connection.flow: connection for connection in have}
+    found: dict[_Flow, Connection] = {}
+    for sender, claim in claims:
+        if nodes.get(claim.destination[0]) != sender or not claim.carries_data or not tables.has(claim):
+            continue
+        rival = found.get(claim.flow) or own.get(claim.flow)
+        if rival is None or _outdoes(claim, rival):
+            found[claim.flow] = claim
+    return list(found.values())
+
+
+def _outdoes(claim: Connection, rival: Connection) -> bool:
+    if claim.destination != rival.destination:
+        return claim.idle + NEWER < rival.idle
+    return rival.state == claim.state and claim.expires > rival.expires + REFRESH

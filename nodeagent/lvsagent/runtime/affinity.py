@@ -1,0 +1,242 @@
+"""Tells other nodes which connections to this node's pods their tables would send elsewhere, and writes what they tell.
+
+A change of the tables is followed by a few looks at the connections, then by one now and then for as long as there are
+exceptions; without any there is nothing to do. Loss is made up for by the next telling. See docs/decisions/0008.
+"""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import ip_address
+from typing import Final, Protocol
+
+from lvsagent.adapters import connections
+from lvsagent.core import claims
+from lvsagent.core.affinity import Connection, Tables, backends, to_write
+from lvsagent.liveness import proof
+from lvsagent.liveness.beat import DropReason, node_id
+from lvsagent.runtime.logs import Throttle
+from lvsagent.runtime.view import View
+from lvsagent.vrrp import auth
+
+TICK: Final = 0.1
+"""Seconds between looks at the plan."""
+AFTER_CHANGE: Final = (0.0, 1.0, 4.0)
+"""Seconds: other nodes are not programmed at the same moment, and until then place connections by their old table."""
+REPEAT: Final = 30.0
+"""Seconds; less than any timeout of an entry that carries data."""
+ANSWER: Final = 0.5
+"""Seconds between answers to those who ask."""
+MOST: Final = 100_000
+"""Claims that wait to be written."""
+RECEIVE_BUFFER: Final = 1 << 20
+"""Octets."""
+PACE: Final = 32
+"""Datagrams sent at a stretch."""
+
+Call = Callable[[Callable[[], None]], Awaitable[None]]
+
+_log = logging.getLogger(__name__)
+
+
+class Keys(Protocol):
+    """What is needed of ``election.keys.Keys``."""
+
+    def refresh(self, now: float) -> bool: ...
+    def ring(self, key: str) -> auth.KeyRing | None: ...
+
+
+class Affinity(asyncio.DatagramProtocol):
+    """``run`` until cancelled."""
+
+    def __init__(self, *, view: View, call: Call, keys: Keys, port: int = claims.PORT) -> None:
+        """``call``: ``Worker.call``; writing must not run beside what else is done to the kernel's daemons."""
+        self._view = view
+        self._call = call
+        self._keys = keys
+        self._port = port
+        self._tables = Tables()
+        self._plan: object = None
+        self._looks: list[float] = []
+        """When to look at the connections, in monotonic seconds."""
+        self._asked = False
+        self._answered = 0.0
+        self._inbox: dict[tuple[object, ...], tuple[str, Connection]] = {}
+        self._proofs = proof.Proofs(node_id(view.node), auth.Clock(time.time(), time.monotonic()))
+        self._transport: asyncio.DatagramTransport | None = None
+        self._family = socket.AF_INET
+        self._event = asyncio.Event()
+        self._throttle = Throttle()
+        self.counted: Counter[str] = Counter()
+        """``told``, ``heard`` and ``written`` connections."""
+        self.dropped: Counter[str] = Counter()
+        """Datagrams by reason."""
+
+    async def run(self) -> None:
+        """Turn for ever. A fault is logged: what is not told is lost with the next takeover, and nothing else."""
+        try:
+            while True:
+                try:
+                    await self._turn(time.monotonic())
+                except Exception as error:
+                    self._complain(error)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._event.wait(), TICK)
+                self._event.clear()
+        finally:
+            if self._transport is not None:
+                self._transport.close()
+
+    async def _turn(self, now: float) -> None:
+        if not self._nodes():
+            return
+        if self._transport is None:
+            await asyncio.to_thread(connections.clean)
+            self._transport = await self._open()
+        self._keys.refresh(now)
+        self._proofs.use(self._keys.ring(proof.KEY), now)
+        plan = self._view.plan
+        if plan is not None and plan is not self._plan:
+            self._plan = plan
+            if self._tables.use(plan.state.services):
+                self._looks = [now + after for after in AFTER_CHANGE]
+        if not self._tables:
+            return
+        if not self._asked:
+            self._asked = True
+            await self._send([claims.ask(self._view.node)])
+        if self._inbox:
+            await self._write()
+        if self._looks and now >= self._looks[0]:
+            await self._look(now)
+
+    # -- out -----------------------------------------------------------------------------------------------------
+
+    async def _look(self, now: float) -> None:
+        """Tell the exceptions among this node's connections."""
+        started = time.monotonic()
+        local = [address for address, node in backends(self._view.resolved).items() if node == self._view.node]
+        found = await asyncio.to_thread(lambda: list(self._tables.exceptions(connections.read(), local)))
+        self._looks = [moment for moment in self._looks if moment > now]
+        if found:
+            await self._send(list(claims.tell(self._view.node, found)))
+            self._looks = self._looks or [now + REPEAT]
+            self.counted["told"] += len(found)
+            milliseconds = round((time.monotonic() - started) * 1000)
+            _log.info("connections told to other nodes", extra={"count": len(found), "ms": milliseconds})
+
+    async def _send(self, messages: Sequence[bytes]) -> None:
+        if self._transport is None:
+            return
+        targets = self._targets()
+        for number, encoded in enumerate(messages):
+            signed = self._proofs.sign(encoded, time.time(), time.monotonic())
+            for target in targets:
+                self._transport.sendto(signed, target)
+            if number % PACE == PACE - 1:
+                await asyncio.sleep(0.002)
+
+    # -- in ------------------------------------------------------------------------------------------------------
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int, int, int]) -> None:
+        """Another agent asks or tells."""
+        message = claims.decode(data)
+        if isinstance(message, claims.Malformed):
+            self.dropped[message] += 1
+            return
+        senders = {node_id(name): name for name in self._nodes()}
+        sender = senders.get(message.node)
+        refused = self._judge(message, sender, data, addr[0])
+        if refused is not None or sender is None:
+            self.dropped[refused or DropReason.UNKNOWN_NODE] += 1
+            if self._throttle.allows(f"dropped {refused}", time.monotonic()):
+                _log.warning(
+                    "a message about connections is not believed", extra={"source": addr[0], "reason": refused}
+                )
+        elif message.kind is claims.Kind.ASK:
+            now = time.monotonic()
+            if now - self._answered >= ANSWER:
+                self._answered = now
+                self._looks.insert(0, now)
+                self._event.set()
+        else:
+            self.counted["heard"] += len(message.claims)
+            for claim in message.claims[: MOST - len(self._inbox)]:
+                self._inbox[sender, *claim.flow] = (sender, claim)
+            self._event.set()
+
+    def error_received(self, exc: Exception) -> None:
+        """No route, no neighbour, a firewall: told again later."""
+        self.dropped["unreachable"] += 1
+
+    def _judge(self, message: claims.Message, sender: str | None, data: bytes, source: str) -> DropReason | None:
+        """Why a message is not believed."""
+        if sender is None:
+            return DropReason.UNKNOWN_NODE
+        if sender == self._view.node:
+            return DropReason.SELF
+        if source not in self._nodes()[sender]:
+            return DropReason.SOURCE
+        return self._proofs.judge(message.node, data, time.time(), time.monotonic(), length=message.length)
+
+    async def _write(self) -> None:
+        waiting, self._inbox = list(self._inbox.values()), {}
+        nodes = backends(self._view.resolved)
+        have = await asyncio.to_thread(connections.read)
+        fresh = to_write(waiting, have, self._tables, nodes)
+        if not fresh:
+            return
+        started = time.monotonic()
+        await self._call(lambda: connections.write(fresh))
+        self.counted["written"] += len(fresh)
+        milliseconds = round((time.monotonic() - started) * 1000, 1)
+        _log.info("connections of other nodes written", extra={"count": len(fresh), "ms": milliseconds})
+
+    # -- who and where -------------------------------------------------------------------------------------------
+
+    def _nodes(self) -> dict[str, tuple[str, ...]]:
+        """Every node's addresses by name, as the election was told."""
+        return {node.name: node.addresses for node in self._view.claims.about.nodes}
+
+    def _targets(self) -> list[tuple[str, int]]:
+        """Of each other node the first address of the family that we speak."""
+        version = 6 if self._family is socket.AF_INET6 else 4
+        found = []
+        for name, addresses in self._nodes().items():
+            usable = [address for address in addresses if ip_address(address).version == version]
+            if usable and name != self._view.node:
+                found.append((usable[0], self._port))
+        return found
+
+    async def _open(self) -> asyncio.DatagramTransport:
+        """Speak from the address of our Node, by which others know us, if this machine has it."""
+        own = (self._nodes().get(self._view.node) or ("0.0.0.0",))[0]
+        self._family = socket.AF_INET6 if ":" in own else socket.AF_INET
+        opened = socket.socket(self._family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        try:
+            opened.setblocking(False)
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+            try:
+                opened.bind((own, self._port))
+            except OSError as error:
+                if error.errno != errno.EADDRNOTAVAIL:
+                    raise
+                opened.bind(("::" if ":" in own else "0.0.0.0", self._port))
+        except OSError:
+            opened.close()
+            raise
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=opened)
+        return transport
+
+    def _complain(self, error: Exception) -> None:
+        if self._throttle.allows(str(error), time.monotonic()):
+            _log.error(
+                "connections cannot be kept where the table changed; trying again",
+                extra={"error": error},
+                exc_info=not isinstance(error, OSError),
+            )
