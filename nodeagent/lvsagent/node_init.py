@@ -14,8 +14,10 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from lvsagent.adapters.addresses import Addresses
+from lvsagent.adapters.clients import Clients
 from lvsagent.adapters.ipvs import Ipvs
 from lvsagent.adapters.procfs import Originals, Sysctls, boot_id, prepare, restore, root
+from lvsagent.core.clients import ClientPaths
 from lvsagent.core.diff import AddLoopback, DeleteLoopback
 from lvsagent.core.failure import OperationFailed, Reason
 from lvsagent.core.sysctl import REAL_SERVER, REQUIRED, Record, check, interface_keys
@@ -33,6 +35,9 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.
     vips: list[IPAddress] = arguments.vip
     try:
         if arguments.undo:
+            clients = Clients(sysctls, originals)
+            clients.make(ClientPaths())
+            clients.close()
             failures = [*_remove_addresses(originals, boot), *restore(sysctls, originals, boot)]
             return _report(failures, "the node's settings are as they were before")
         if not arguments.real_server:

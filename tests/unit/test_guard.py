@@ -11,9 +11,11 @@ from threading import Thread
 
 import pytest
 
+from lvsagent.adapters.clients import Made
 from lvsagent.adapters.culprits import culprit
 from lvsagent.adapters.glance import SVC_STATS, without_counters
 from lvsagent.adapters.netlink import attribute
+from lvsagent.core.clients import ClientPaths
 from lvsagent.core.diff import AddLoopback, Owned
 from lvsagent.core.guard import (
     FIGHTS,
@@ -146,12 +148,17 @@ def test_counters_do_not_count_in_a_glance() -> None:
 class FakeGlance:
     kernel: FakeKernel
     closed: bool = False
+    paths: ClientPaths | None = None
 
     def look(self) -> int:
         return hash((frozenset(self.kernel.read().services), self.kernel.read().loopback))
 
     def inspect(self, remote: object) -> NodeReadings:
         return NodeReadings()
+
+    def make(self, paths: ClientPaths) -> Made:
+        self.paths = paths
+        return Made()
 
     def close(self) -> None:
         self.closed = True

@@ -11,9 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lvsagent.adapters.addresses import Addresses
+from lvsagent.adapters.clients import Clients, Made
 from lvsagent.adapters.ipvs import CTRL_ATTR_FAMILY_ID, CTRL_ATTR_FAMILY_NAME, CTRL_CMD_GETFAMILY, GENERIC, GENL_ID_CTRL
 from lvsagent.adapters.netlink import ATTRIBUTE, TYPE_MASK, Message, Netlink, attribute, parse_attributes
-from lvsagent.adapters.procfs import Sysctls
+from lvsagent.adapters.procfs import Originals, Sysctls
+from lvsagent.core.clients import ClientPaths
 from lvsagent.core.guard import NodeReadings
 from lvsagent.core.sysctl import CONF, REQUIRED, effective
 from lvsapi.model import IPAddress
@@ -28,8 +30,10 @@ HEADS = 8
 class Glance:
     """Sockets of the network namespace in which it was opened. Raises OSError."""
 
-    def __init__(self, proc_sys: Path) -> None:
+    def __init__(self, proc_sys: Path, state_dir: Path) -> None:
         self._sysctls = Sysctls(proc_sys)
+        self._clients: Clients | None = None
+        self._originals = Originals(state_dir)
         self._netlink = Netlink(GENERIC)
         try:
             self._family = _family(self._netlink)
@@ -42,6 +46,8 @@ class Glance:
         """May be called twice."""
         self._netlink.close()
         self._addresses.close()
+        if self._clients is not None:
+            self._clients.close()
 
     def look(self) -> int:
         """A number that is the same while services, addresses on ``lo`` and settings are. Raises OSError."""
@@ -60,6 +66,12 @@ class Glance:
         return NodeReadings(
             reverse_path={name: effective(filters, name, "rp_filter") for name in names}, entries=entries, limit=limit
         )
+
+    def make(self, paths: ClientPaths) -> Made:
+        """What clients inside the cluster need. Raises OSError."""
+        if self._clients is None:
+            self._clients = Clients(self._sysctls, self._originals)
+        return self._clients.make(paths)
 
 
 def without_counters(services: Iterable[bytes]) -> frozenset[bytes]:

@@ -49,10 +49,11 @@ class Kernel:
 
     def read(self) -> KernelState:
         """Everything that can concern us, foreign things included."""
+        found = self.ipvs.read()  # first: it says best what is missing
         marks = self.marks.read()
         named = {(mark.address.version, mark.value): mark for mark in marks}
         services: dict[ServiceKey, Service] = {}
-        for key, service in self.ipvs.read().items():
+        for key, service in found.items():
             mark = named.get((key.address.version, key.mark))
             if mark is not None:
                 key = ServiceKey(address=mark.address, protocol=mark.protocol, port=mark.first, mark=mark.value)

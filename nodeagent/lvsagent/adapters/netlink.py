@@ -106,6 +106,10 @@ class Netlink:
         """May be called twice."""
         self._socket.close()
 
+    def option(self, level: int, name: int, value: int) -> None:
+        """setsockopt(2)."""
+        self._socket.setsockopt(level, name, value)
+
     def batch(self, messages: Sequence[Message]) -> dict[int, int]:
         """Send all; returns the errno of each message that failed, by its index. Raises NetlinkError when the kernel
         does not answer."""

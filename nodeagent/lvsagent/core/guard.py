@@ -34,6 +34,8 @@ class Thing(StrEnum):
     """A sysctl."""
     MARK = "mark"
     SYNC_DAEMON = "sync_daemon"
+    CLIENT_PATH = "client_path"
+    """Routes, rules and settings for clients inside the cluster (``core.clients``)."""
 
 
 class NodeFinding(StrEnum):

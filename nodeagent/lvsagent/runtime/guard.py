@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from ipaddress import ip_interface
 from typing import Protocol
 
+from lvsagent.adapters.clients import Made
 from lvsagent.core import guard as decide
+from lvsagent.core.clients import ClientPaths, client_paths
 from lvsagent.core.diff import Owned
 from lvsagent.core.guard import Culprit, Fights, NodeReadings, Thing
 from lvsagent.core.plan import NodePlan
@@ -38,6 +40,7 @@ class Looks(Protocol):
 
     async def moved(self) -> bool: ...
     async def inspect(self, remote: tuple[IPAddress, ...]) -> NodeReadings: ...
+    async def make(self, paths: ClientPaths) -> Made: ...
     async def culprit(self, interfaces: tuple[str, ...]) -> Culprit | None: ...
 
 
@@ -54,6 +57,10 @@ class Guard:
     _ask: float = 0.0
     _throttle: Throttle = field(default_factory=lambda: Throttle(FEWEST_LINES))
     _readings: NodeReadings = field(default_factory=NodeReadings)
+    _paths: ClientPaths = field(default_factory=ClientPaths)
+    """As made last."""
+    _paths_of: tuple[object, ...] = ()
+    """What they follow from."""
 
     async def watch(self, stirred: Callable[[], None], news: Callable[[], None]) -> None:
         """For ever. ``stirred``: something is not as it was left. ``news``: there is something to report."""
@@ -67,6 +74,7 @@ class Guard:
                 if time.monotonic() >= inspect:
                     inspect = time.monotonic() + INSPECT_SECONDS
                     self._readings = await self.worker.inspect(remote_pods(self.view.plan, self.view.resolved))
+                    self.view.repairs[Thing.CLIENT_PATH] += await self._make(self._paths)
             if self.judge(time.monotonic()):
                 news()
 
@@ -81,6 +89,7 @@ class Guard:
     async def settled(self, now_there: KernelState, owned: Owned, facts: NodeFacts) -> None:
         """A pass is over: count what is as it was left, and say it."""
         self.view.actual = now_there
+        await self._serve_clients(facts)
         if self._left is None:
             return
         (before, changed), self._left = self._left, None
@@ -96,6 +105,26 @@ class Guard:
             if tables:
                 extra |= {"times": self._fights.count(now), "likely": decide.blame(self._culprit)}
             _log.warning("somebody changed what is ours; it is put back", extra=extra)
+
+    async def _serve_clients(self, facts: NodeFacts) -> None:
+        """Routes, rules and settings for clients inside the cluster, when what they follow from has changed."""
+        addresses = self.view.plan.state.loopback if self.view.plan is not None else frozenset[IPAddress]()
+        ways = tuple(sorted(self._readings.reverse_path))
+        reasons = (addresses, ways, facts, self.view.resolved)
+        if reasons != self._paths_of:
+            self._paths_of = reasons
+            paths = client_paths(addresses, self.view.resolved, facts, ways)
+            if paths != self._paths:
+                self._paths = paths
+                with contextlib.suppress(OSError):
+                    await self._make(paths)
+
+    async def _make(self, paths: ClientPaths) -> int:
+        made = await self.worker.make(paths)
+        for error in made.errors:
+            if self._throttle.allows(error, time.monotonic()):
+                _log.warning("clients inside the cluster may not be served", extra={"error": error})
+        return made.changes
 
     def told(self, wish: Configure, before: Iterable[RouterConfig], incomplete: frozenset[IPAddress]) -> None:
         """The election got another wish. Say of which routers this node can no longer be Active, and why."""

@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from lvsagent.adapters.clients import Made
 from lvsagent.adapters.culprits import culprit
 from lvsagent.adapters.statefile import StateFiles
+from lvsagent.core.clients import ClientPaths
 from lvsagent.core.diff import IpvsOp, Op, Owned
 from lvsagent.core.failure import OperationFailed
 from lvsagent.core.guard import Culprit, NodeReadings
@@ -36,6 +38,7 @@ class GlancePort(Protocol):
 
     def look(self) -> int: ...
     def inspect(self, remote: Sequence[IPAddress]) -> NodeReadings: ...
+    def make(self, paths: ClientPaths) -> Made: ...
     def close(self) -> None: ...
 
 
@@ -87,6 +90,10 @@ class Worker:
     async def inspect(self, remote: Sequence[IPAddress]) -> NodeReadings:
         """Settings of the node that are not ours. Raises OSError."""
         return await self.call(lambda: self._with_glance(lambda glance: glance.inspect(remote)) or NodeReadings())
+
+    async def make(self, paths: ClientPaths) -> Made:
+        """What clients inside the cluster need. Raises OSError."""
+        return await self.call(lambda: self._with_glance(lambda glance: glance.make(paths)) or Made())
 
     async def culprit(self, interfaces: Sequence[str]) -> Culprit | None:
         """Who else programs this node's IPVS."""

@@ -1,0 +1,129 @@
+"""What clients inside the cluster need of a node follows from its addresses and its pods."""
+
+import asyncio
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface, ip_network
+from pathlib import Path
+
+import pytest
+
+from lvsagent.adapters.clients import Made
+from lvsagent.core.clients import ClientPaths, client_paths
+from lvsagent.core.guard import NodeReadings
+from lvsagent.core.state import Interface, NodeFacts
+from lvsagent.runtime.guard import Guard
+from lvsagent.runtime.worker import Worker
+from lvsapi.model import Backend, Forwarding, ObjectKey, Protocol, Resolved, Scheduler, Snapshot, VirtualServer
+from tests.fakes.kernel import FakeKernel
+from tests.gen import VIP
+from tests.unit.test_agent_loop import Rig
+
+pytestmark = pytest.mark.unit
+
+ADDRESS, OWN = ip_address(VIP), ip_address("192.168.139.101")
+
+
+def interface(name: str, index: int, *addresses: str) -> Interface:
+    return Interface(name=name, index=index, mac="", up=True, addresses=tuple(map(ip_interface, addresses)))
+
+
+FACTS = NodeFacts(
+    node="n1",
+    interfaces=(
+        interface("lo", 1, "127.0.0.1/8"),
+        interface("eth0", 2, "fd00::1/64", "192.168.139.101/24"),
+        interface("cni0", 3, "10.244.1.1/24"),
+        interface("mgmt", 4, "172.16.0.1/24"),
+    ),
+    default_interface={4: "eth0"},
+)
+
+
+def resolved(**backends: str | None) -> Resolved:
+    """Address with underscores -> node."""
+    found = tuple(
+        Backend(address=ip_address(a.strip("a").replace("_", ".")), port=8080, weight=1, node=node)
+        for a, node in backends.items()
+    )
+    server = VirtualServer(
+        owner=ObjectKey("default", "web"),
+        address=ADDRESS,
+        protocol=Protocol.TCP,
+        port=80,
+        scheduler=Scheduler.MH,
+        forwarding=Forwarding.DIRECT_ROUTING,
+        backends=found,
+    )
+    return Resolved(servers=(server,), routers=(), problems=())
+
+
+def test_processes_use_the_address_of_the_vips_own_network() -> None:
+    paths = client_paths({ADDRESS}, resolved(), FACTS, ())
+    assert paths == ClientPaths(sources=frozenset({(ADDRESS, OWN)}), interfaces=frozenset({"eth0"}))  # type: ignore[arg-type]
+    assert paths.addresses == (ADDRESS,)
+
+
+def test_an_address_of_no_network_of_the_node_is_reached_from_the_uplinks() -> None:
+    far = ip_address("203.0.113.7")
+    assert client_paths({far}, resolved(), FACTS, ()).sources == {(far, OWN)}
+    alone = replace(FACTS, default_interface={})
+    assert client_paths({far}, resolved(), alone, ()) == ClientPaths()
+    assert client_paths({ADDRESS}, resolved(), alone, ()).interfaces == {"eth0"}
+
+
+def test_pods_beside_one_another_are_masqueraded_by_their_bridge_or_else_alone() -> None:
+    paths = client_paths({ADDRESS}, resolved(a10_244_1_2="n1", a10_9_9_9="n1", a10_244_2_2="n2"), FACTS, ["flannel.1"])
+    assert paths.neighbours == {ip_network("10.244.1.0/24"), ip_network("10.9.9.9/32")}
+    assert paths.interfaces == {"eth0", "flannel.1"}
+    assert paths.pods
+
+
+def test_without_pods_of_ours_there_is_nothing_to_translate() -> None:
+    assert not client_paths({ADDRESS}, resolved(a192_168_139_50=None), FACTS, ()).pods
+    assert client_paths({ADDRESS}, resolved(a10_244_2_2="n2"), FACTS, ()).neighbours == frozenset()
+
+
+def test_ipv6_and_nothing_at_all_ask_for_nothing() -> None:
+    assert client_paths({ip_address("fd00::200")}, resolved(), FACTS, ()) == ClientPaths()
+    assert client_paths((), resolved(a10_244_1_2="n1"), FACTS, ["x"]) == ClientPaths()
+
+
+class FakeGlance:
+    def __init__(self) -> None:
+        self.made: list[ClientPaths] = []
+
+    def look(self) -> int:
+        return 0
+
+    def inspect(self, remote: object) -> NodeReadings:
+        return NodeReadings()
+
+    def make(self, paths: ClientPaths) -> Made:
+        self.made.append(paths)
+        return Made(errors=("no such thing",))
+
+    def close(self) -> None:
+        pass
+
+
+def test_the_paths_are_made_when_an_address_comes_and_taken_away_when_it_goes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        rig, glance = Rig(tmp_path), FakeGlance()
+        rig.loop.worker = Worker(FakeKernel, rig.files, lambda: glance)
+        rig.loop.guard = Guard(worker=rig.loop.worker, view=rig.loop.view)
+        await rig.turn()
+        await rig.turn()
+        assert [paths.addresses for paths in glance.made] == [(ADDRESS,)]
+        rig.confirm()
+        rig.source.current = Snapshot()
+        await rig.turn()
+        rig.confirm()
+        await rig.turn()
+        assert glance.made[1:] == [ClientPaths()]
+        await rig.loop.worker.close()
+        await rig.worker.close()
+
+    asyncio.run(story())
+    assert "no such thing" in str([record.__dict__ for record in caplog.records])
