@@ -199,7 +199,7 @@ class Loop:
         if self.guard is not None:
             await self.guard.settled(self.have, self.owned, self.facts)
         await self._record(wanted.state, difference)
-        # After a reboot the last good state may name pods that are gone: what serves was made from what the source said.
+        # After a reboot the last good state may name pods that are gone: what serves comes from the source.
         self._known = self._known or synced or self._adopted
         self._tell(wanted.routers, wanted.state, difference, now)
         self._conclude(wanted.problems, difference, failures)
