@@ -21,7 +21,7 @@ from lvsagent.adapters.netlink import Message, Netlink
 from lvsagent.core import affinity, claims, maglev
 from lvsagent.core.affinity import STATES, Connection
 from lvsagent.core.agent import About
-from lvsagent.core.diff import Owned, diff
+from lvsagent.core.diff import DeleteDestination, Owned, diff
 from lvsagent.core.plan import plan
 from lvsagent.core.state import Destination, ForwardMethod, KernelState, Service, ServiceKey
 from lvsagent.election.keys import Keys
@@ -174,6 +174,19 @@ def test_connections_are_read_as_they_were_written_and_no_daemon_stays(node: Lan
 def test_an_entry_takes_the_forwarding_method_of_its_destination(node: Lan) -> None:
     connections.write([held(Protocol.TCP, "ESTABLISHED")])
     assert "Route   1      1          0" in Path("/proc/thread-self/net/ip_vs").read_text()
+
+
+def test_an_entry_dies_with_its_destination(node: Lan) -> None:
+    node.run("node", ["sysctl", "-qw", "net.ipv4.vs.expire_nodest_conn=1"])
+    connections.write([held(Protocol.TCP, "ESTABLISHED", pod=0), held(Protocol.TCP, "ESTABLISHED", 1, pod=1)])
+    service = table("10.0.0.200", 1, 1)
+    gone, stays = service.destinations
+    with Kernel(node="node", proc_sys=Path("/proc/sys")) as kernel:
+        assert kernel.apply([DeleteDestination(service.key, gone)]) == ()
+    begin = time.monotonic()
+    while {c.destination for c in connections.read()} != {stays.key}:
+        assert time.monotonic() - begin < 5
+        time.sleep(0.05)
 
 
 def test_a_hundred_thousand_connections_are_written_without_a_loss_and_read(node: Lan) -> None:
