@@ -16,10 +16,13 @@ from pathlib import Path
 from lvsagent.adapters.addresses import Addresses
 from lvsagent.adapters.clients import Clients
 from lvsagent.adapters.ipvs import Ipvs
+from lvsagent.adapters.kernel import Kernel
 from lvsagent.adapters.procfs import Originals, Sysctls, boot_id, prepare, restore, root
+from lvsagent.adapters.statefile import StateFileError, StateFiles
 from lvsagent.core.clients import ClientPaths
-from lvsagent.core.diff import AddLoopback, DeleteLoopback
+from lvsagent.core.diff import AddLoopback, DeleteLoopback, Owned, diff
 from lvsagent.core.failure import OperationFailed, Reason
+from lvsagent.core.state import KernelState
 from lvsagent.core.sysctl import REAL_SERVER, REQUIRED, Record, check, interface_keys
 from lvsapi.model import IPAddress
 
@@ -38,7 +41,8 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.
             clients = Clients(sysctls, originals)
             clients.make(ClientPaths())
             clients.close()
-            failures = [*_remove_addresses(originals, boot), *restore(sysctls, originals, boot)]
+            failures = [*_remove_tables(StateFiles(arguments.state_dir), sysctls.folder)]
+            failures += [*_remove_addresses(originals, boot), *restore(sysctls, originals, boot)]
             return _report(failures, "the node's settings are as they were before")
         if not arguments.real_server:
             Ipvs().close()  # asking for it loads the module, which creates net.ipv4.vs
@@ -106,6 +110,22 @@ def _add_addresses(originals: Originals, boot: str, vips: Sequence[IPAddress]) -
         return addresses.apply([AddLoopback(vip) for vip in fresh])
     finally:
         addresses.close()
+
+
+def _remove_tables(files: StateFiles, proc_sys: Path) -> Sequence[OperationFailed]:
+    """What an agent recorded as its own and did not take away when it ended."""
+    try:
+        owned = files.load_owned()
+    except StateFileError as error:
+        print(f"warning: tables of the agent, if there are any, stay: {error}", file=sys.stderr)
+        return ()
+    if owned == Owned():
+        return ()
+    with Kernel(node="", proc_sys=proc_sys) as kernel:
+        failures = kernel.apply(diff(KernelState(), kernel.read(), owned).ops)
+    if not failures:
+        files.save_owned(Owned())
+    return failures
 
 
 def _remove_addresses(originals: Originals, boot: str) -> Sequence[OperationFailed]:

@@ -1,14 +1,17 @@
 """Somebody else's hands in the kernel: tables, addresses and settings of ours are put back, foreign ones stay."""
 
+import re
 import signal
 import socket
 import sys
 import time
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
+from lvsagent.adapters.glance import Glance
 from tests.net.faults import BUSY
 from tests.net.lan import Lan
 from tests.net.pods import SERVER, Connection
@@ -154,3 +157,156 @@ def test_what_is_changed_while_no_agent_runs_is_put_back_when_one_returns(lab: L
     lab.lan.run("d1", ["ipvsadm", "-d", "-t", f"{VIP}:80", "-r", "10.0.0.11:80"])
     lab.start("d1")
     lab.until("it is back", lambda: lab.table("d1") == before)
+
+
+LIMIT = "net.netfilter.nf_conntrack_max"
+
+
+@pytest.fixture
+def small_conntrack(lab: Lab) -> Iterator[None]:
+    """64 connections, in every host of this kernel."""
+    before = lab.lan.run("d1", ["sysctl", "-n", LIMIT]).strip()
+    path = Path("/proc/sys") / LIMIT.replace(".", "/")
+    path.write_text("64")
+    lab.lan.run("d1", ["sysctl", "-qw", f"{LIMIT}=64"], check=False)
+    yield
+    path.write_text(before)
+
+
+def test_fault_50_a_director_without_a_tracking_firewall_serves_whatever_conntrack_holds(
+    lab: Lab, small_conntrack: None
+) -> None:
+    lab.both()
+    lab.until("the second is served", lambda: lab.holds("d1", HELD))
+    held = hold(lab, 200)
+    assert sum(connection.lives() for connection in held) == 200
+    assert lab.metric("d1", 'lvs_node_finding{finding="ConntrackNearlyFull"}') == 0
+
+
+def test_fault_50_a_table_of_conntrack_that_is_nearly_full_is_told_at_80_percent(
+    lab: Lab, small_conntrack: None
+) -> None:
+    for host in ("d1", "w1", "w2", "client"):
+        # Only d1 tracks: the others' tables are as small.
+        assert "ct state" not in lab.lan.run(host, ["nft", "list", "ruleset"])
+    lab.both()
+    lab.until("the second is served", lambda: lab.holds("d1", HELD))
+    lab.lan.run("d1", ["nft", "add table ip firewall"])
+    lab.lan.run("d1", ["nft", "add chain ip firewall c { type filter hook prerouting priority 0; }"])
+    lab.lan.run("d1", ["nft", "add rule ip firewall c ct state established accept"])
+    held = hold(lab, 40)
+    time.sleep(6.0)
+    # By the log: a scrape is a connection too.
+    assert "ConntrackNearlyFull" not in lab.log("d1")
+    held += hold(lab, 15)
+    seconds = lab.until("it is said", lambda: "ConntrackNearlyFull" in lab.log("d1"), 12.0)
+    print(f"said after {seconds:.1f} s")
+    assert "of 64 connections" in lab.log("d1")
+    assert "nf_conntrack_max" in lab.log("d1")
+    assert all(connection.lives() for connection in held)
+
+
+def test_a_strict_reverse_path_counts_where_other_nodes_pods_are_reached_but_not_on_the_uplink(tmp_path: Path) -> None:
+    with Lan() as lan:
+        lan.add_host("n1", "10.0.0.21/24")
+        for argv in (
+            "ip route add default via 10.0.0.1",
+            "ip link add flannel.1 type dummy",
+            "ip address add 10.244.1.0/32 dev flannel.1",
+            "ip link set flannel.1 up",
+            "ip route add 10.244.2.0/24 dev flannel.1",
+            "sysctl -qw net.ipv4.conf.eth0.rp_filter=1 net/ipv4/conf/flannel.1/rp_filter=1",
+        ):
+            lan.run("n1", argv.split())
+        remote = [ip_address("10.244.2.11"), ip_address("10.9.9.9"), ip_address("fd00::1")]
+        with lan.inside("n1"):
+            glance = Glance(Path("/proc/sys"), tmp_path)
+            try:
+                assert glance.inspect(remote).reverse_path == {"flannel.1": 1}
+                lan.run("n1", ["sysctl", "-qw", "net/ipv4/conf/flannel.1/rp_filter=0", "net/ipv4/conf/all/rp_filter=2"])
+                assert glance.inspect(remote).reverse_path == {"flannel.1": 2}
+                lan.run("n1", ["ip", "route", "del", "default"])
+                assert glance.inspect(remote[1:]).reverse_path == {}
+            finally:
+                glance.close()
+
+
+FOREIGN = (
+    "ipvsadm -A -t 10.9.9.9:99 -s wlc -p 77",
+    "ipvsadm -a -t 10.9.9.9:99 -r 10.9.9.8:99 -m -w 3",
+    "ipvsadm -A -f 7 -s rr",
+    "ip address add 10.9.9.9/32 dev lo",
+    "ip address add 10.0.0.77/24 dev eth0",
+    "ip route add local 10.9.9.7 dev lo table local proto 99",
+    "nft add table ip lvs-dr-of-somebody",
+    "nft add chain ip lvs-dr-of-somebody c { type nat hook postrouting priority 99; }",
+    "nft add rule ip lvs-dr-of-somebody c ip saddr 10.3.0.0/16 masquerade",
+    "sysctl -qw net.ipv4.ip_forward=0 net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0",
+    "sysctl -qw net.ipv4.conf.all.accept_redirects=0 net.ipv4.vs.sloppy_tcp=0 net.ipv4.vs.sync_threshold=5",
+)
+"""What others have on a node, and settings that are not as we need them."""
+CHANGES_BY_ITSELF = re.compile(
+    r"nf_conntrack_count|gc_|random|\.neigh\.|entropy|dentry|inode|file-nr|pty\.nr|ns_last_pid"
+)
+RANGES = """
+apiVersion: lvsdr.io/v1alpha1
+kind: VirtualService
+metadata: {name: ranges, namespace: default}
+spec:
+  addresses: [10.0.0.102]
+  ports: [{port: 8000, endPort: 8010}]
+  realServers: [{address: 10.0.0.11}, {address: 10.0.0.12}]
+"""
+
+
+def everything(lab: Lab, host: str) -> dict[str, list[str]]:
+    """What an uninstalled node must have as before, to the byte."""
+    lab.lan.run(host, ["ip", "neighbour", "flush", "all"])
+    settings = lab.lan.run(host, ["sysctl", "-a", "--pattern", "^net\\."], check=False).splitlines()
+    return {
+        "ipvsadm-save": lab.lan.run(host, ["ipvsadm", "-Sn"]).splitlines(),
+        "ip address": lab.lan.run(host, ["ip", "address"]).splitlines(),
+        "ip route": lab.lan.run(host, ["ip", "route", "show", "table", "all"]).splitlines(),
+        "sysctl -a": [line for line in settings if not CHANGES_BY_ITSELF.search(line)],
+        "nft list ruleset": lab.lan.run(host, ["nft", "list", "ruleset"]).splitlines(),
+    }
+
+
+@pytest.mark.parametrize(
+    "how", ["the objects go first", "--cleanup-on-exit", "the agent is killed and lvs-node-init --undo"]
+)
+def test_fault_63_uninstalling_leaves_the_node_as_it_was_byte_for_byte(lab: Lab, how: str) -> None:
+    for line in FOREIGN:
+        lab.lan.run("d1", line.split())
+    before = everything(lab, "d1")
+    assert len(before["sysctl -a"]) > 100
+    (lab.manifests / "ranges.yaml").write_text(RANGES)
+    lab.start("d1", *(["--cleanup-on-exit"] if how.startswith("--") else []))
+    lab.serving()
+    lab.until("the range is served", lambda: lab.holds("d1", "10.0.0.102"))
+    served = everything(lab, "d1")
+    assert all(served[what] != before[what] for what in before)
+    if how == "the objects go first":
+        for name in ("web", "held", "ranges"):
+            (lab.manifests / f"{name}.yaml").unlink()
+        lab.until("the tables are gone", lambda: "10.0.0.10" not in lab.table("d1"))
+    if how.startswith("the agent is killed"):
+        lab.agents["d1"].kill()
+        lab.agents["d1"].wait()
+        _end_elections(lab.folder)
+        lab.until("the kernel ends the addresses", lambda: not lab.holds("d1"))
+        command = [
+            sys.executable,
+            "-m",
+            "lvsagent.node_init",
+            "--undo",
+            "--state-dir",
+            str(lab.folder / "d1" / "state"),
+        ]
+        lab.lan.run("d1", command)
+    else:
+        lab.agents["d1"].send_signal(signal.SIGTERM)
+        lab.until("it ends", lambda: lab.agents["d1"].poll() == 0, 20.0)
+    after = everything(lab, "d1")
+    for what, lines in before.items():
+        assert after[what] == lines, what
