@@ -40,6 +40,7 @@ lab: $(READY) ## the classic lab, without Kubernetes: dr1, dr2, web1, web2, a cl
 
 docs: $(READY) ## the pages of docs/ that are made from the tests
 	$(PY) -m tests.net.interop
+	$(PY) -m tests.net.matrix
 	$(PY) -m tests.clauses table
 
 clauses: $(READY) ## break a copy of the code at every clause of RFC 9568: a test must turn red (ARGS=C26)

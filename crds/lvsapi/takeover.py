@@ -75,11 +75,11 @@ def _kept(server: VirtualServer, asked: bool, synchronised: bool, why_not: str) 
     if two_tiers(server):
         text = f"With {what} a takeover keeps the connections to backends on the new Active node only; mh keeps all"
         return Kept(False, Reason.LOCAL_BACKENDS_ONLY, text)
-    if synchronised:
-        return SYNCHRONISED
     plain = server.persistence is None and not any(backend.limits.upper for backend in server.backends)
     if plain and server.scheduler in (Scheduler.SH, Scheduler.DH):
         return ALL
+    if synchronised:
+        return SYNCHRONISED
     remedy = f"connectionSync is not in force: {why_not}" if asked else "use mh, or connectionSync in the class"
     text = f"With {what} a takeover keeps established connections by chance only; {remedy}"
     return Kept(False, Reason.NOT_SYNCHRONISED, text)

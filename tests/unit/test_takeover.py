@@ -69,6 +69,7 @@ def router(name: str, sync: bool) -> VirtualRouter:
         (server("rr", OUTSIDE), True, "Synchronised"),
         (server("sh", OUTSIDE), False, "SameTable"),
         (server("dh", OUTSIDE), False, "SameTable"),
+        (server("dh", OUTSIDE), True, "SameTable"),
         (server("sh", OUTSIDE, persistence=PERSISTENCE), False, "NotSynchronised"),
         (server("rr", OUTSIDE, one_packet=True), False, "OnePacket"),
         (server("rr"), False, "SameTable"),

@@ -21,11 +21,13 @@ SOL_NETLINK, NETLINK_CAP_ACK = 270, 10
 NESTED = 0x8000
 TYPE_MASK = 0x3FFF
 DATAGRAM = 60_000
-"""Octets of a datagram at most; the default SO_SNDBUF allows 212 992."""
+"""Octets of a datagram of a batch at most."""
 DATAGRAM_RECEIVED = 1 << 17
 """The kernel fills at most 32 KiB, or an answer as large as one message of ours."""
 RECEIVE_BUFFER = 4 << 20
 """Failures of one datagram (36 octets each, truesize about 700) must fit, or the kernel answers ENOBUFS."""
+SEND_BUFFER = 1 << 20
+"""A transaction is one datagram: 256 firewall marks of each family are about 250 kB."""
 HEADER = struct.Struct("=IHHII")
 ERROR = struct.Struct("=iIHHII")
 ATTRIBUTE = struct.Struct("=HH")
@@ -85,12 +87,16 @@ class Netlink:
     def __init__(self, protocol: int) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
-        for option in (getattr(socket, "SO_RCVBUFFORCE", 33), socket.SO_RCVBUF):
-            try:
-                self._socket.setsockopt(socket.SOL_SOCKET, option, RECEIVE_BUFFER)
-                break
-            except PermissionError:
-                continue  # without CAP_NET_ADMIN the forced size is refused, the capped one is not
+        for options, size in (
+            ((getattr(socket, "SO_RCVBUFFORCE", 33), socket.SO_RCVBUF), RECEIVE_BUFFER),
+            ((getattr(socket, "SO_SNDBUFFORCE", 32), socket.SO_SNDBUF), SEND_BUFFER),
+        ):
+            for option in options:
+                try:
+                    self._socket.setsockopt(socket.SOL_SOCKET, option, size)
+                    break
+                except PermissionError:
+                    continue  # without CAP_NET_ADMIN the forced size is refused, the capped one is not
         self._socket.settimeout(TIMEOUT)
         self._socket.bind((0, 0))
         self._sequence = 0

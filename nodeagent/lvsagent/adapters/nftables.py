@@ -1,15 +1,16 @@
 """Firewall marks for IPVS services of many ports: our own table ``inet lvs-dr``, over nfnetlink.
 
-include/uapi/linux/netfilter/nf_tables.h. Two chains, for packets that arrive and for those of this node's own
-processes, each right before IPVS looks (net/netfilter/ipvs/ip_vs_core.c ip_vs_ops4): nothing else sees the mark on the
-way in, and no routing rule can act on it. A step replaces the table in one transaction: there is no moment without
-marks. Tables of others are neither read nor written. One thread.
+include/uapi/linux/netfilter/nf_tables.h. One chain of rules, and two that jump to it, for packets that arrive and for
+those of this node's own processes, each right before IPVS looks (net/netfilter/ipvs/ip_vs_core.c ip_vs_ops4): nothing
+else sees the mark on the way in, and no routing rule can act on it. A step replaces the table in one transaction: there
+is no moment without marks. Tables of others are neither read nor written. One thread.
 """
 
 import errno
 import os
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 from lvsagent.adapters.ipvswire import NUMBERS, PROTOCOLS
@@ -30,14 +31,16 @@ from lvsapi.model import IPAddress
 
 NETFILTER = 12
 TABLE = "lvs-dr"
-CHAINS = {"input": (1, 90), "output": (3, -99)}
+RULES = "marks"
+HOOKS = {"input": (1, 90), "output": (3, -99)}
 """Hook (NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT) and priority: IPVS stands at 99 and at -98."""
 SUBSYSTEM = 10 << 8
 NEWTABLE, DELTABLE, NEWCHAIN, NEWRULE, GETRULE = 0, 2, 3, 6, 7
 NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6 = 1, 2, 10
 NLM_F_CREATE, NLM_F_APPEND = 0x400, 0x800
 BATCH_BEGIN, BATCH_END = 0x10, 0x11
-REGISTER = 1
+REGISTER, VERDICT = 1, 0
+JUMP = -3
 META_MARK, META_NFPROTO, META_L4PROTO = 3, 15, 16
 NETWORK_HEADER, TRANSPORT_HEADER = 1, 2
 EQUAL = 0
@@ -60,22 +63,28 @@ class Marks:
             self._netlink.close()
 
     def read(self) -> frozenset[Mark]:
-        """The marks that packets get. A rule that is not as we write them, or is in one chain only, counts as none; so
-        does everything on a kernel without nftables. Raises NetlinkError when the kernel does not answer."""
+        """The marks that packets get: none unless both hooks lead to the rules. A rule that is not as we write them
+        counts as none. Empty on a kernel without nftables. Raises NetlinkError when the kernel does not answer."""
         try:
             answers = self._open().dump(_message(GETRULE, _text(1, TABLE)))
         except OSError as error:
             if error.errno in _WITHOUT:
                 return frozenset()
             raise
-        found: dict[str, set[Mark]] = {chain: set() for chain in CHAINS}
+        marks: set[Mark] = set()
+        leading: set[str] = set()
         for answer in answers:
             rule = parse_attributes(answer[4:])
             chain = rule.get(2, b"").rstrip(b"\0").decode(errors="replace")
-            mark = decode(rule.get(4, b"")) if rule.get(1) == TABLE.encode() + b"\0" else None
-            if mark is not None and chain in found:
-                found[chain].add(mark)
-        return frozenset(set.intersection(*found.values()))
+            expressions = rule.get(4, b"")
+            if rule.get(1) != TABLE.encode() + b"\0":
+                continue
+            if chain == RULES:
+                mark = decode(expressions)
+                marks.update([mark] if mark else [])
+            elif chain in HOOKS and _is_jump(expressions):
+                leading.add(chain)
+        return frozenset(marks) if leading == HOOKS.keys() else frozenset()
 
     def apply(self, ops: Sequence[MarkOp]) -> tuple[OperationFailed, ...]:
         """All or nothing. Raises NetlinkError when the kernel does not answer."""
@@ -91,7 +100,7 @@ class Marks:
                 _message(BATCH_END, b"", family=0, resource=10),
             )
         except OSError as error:
-            if error.errno not in _WITHOUT:
+            if error.errno not in (*_WITHOUT, errno.EMSGSIZE):
                 raise
             code = error.errno or errno.EIO
         return tuple(_failure(op, code) for op in ops) if code else ()
@@ -133,14 +142,21 @@ def table_of(marks: Sequence[Mark]) -> list[Message]:
     if not marks:
         return messages
     messages.append(_message(NEWTABLE, _text(1, TABLE), flags=NLM_F_CREATE))
-    for chain, (hook, priority) in CHAINS.items():
+    messages.append(_message(NEWCHAIN, _text(1, TABLE) + _text(3, RULES), flags=NLM_F_CREATE))
+    messages += (_rule(RULES, _encode(mark)) for mark in marks)
+    for chain, (hook, priority) in HOOKS.items():
         body = _text(1, TABLE) + _text(3, chain) + _nest(4, _number(1, hook), _number(2, priority)) + _text(7, "filter")
-        messages.append(_message(NEWCHAIN, body, flags=NLM_F_CREATE))
-        for mark in marks:
-            expressions = _nest(4, *(_nest(1, _text(1, name), _nest(2, data)) for name, data in _encode(mark)))
-            rule = _text(1, TABLE) + _text(2, chain) + expressions
-            messages.append(_message(NEWRULE, rule, flags=NLM_F_CREATE | NLM_F_APPEND))
+        messages += [_message(NEWCHAIN, body, flags=NLM_F_CREATE), _rule(chain, [_jump()])]
     return messages
+
+
+def _rule(chain: str, expressions: Sequence[_Expression]) -> Message:
+    body = _nest(4, *(_nest(1, _text(1, name), _nest(2, data)) for name, data in expressions))
+    return _message(NEWRULE, _text(1, TABLE) + _text(2, chain) + body, flags=NLM_F_CREATE | NLM_F_APPEND)
+
+
+def _jump() -> _Expression:
+    return "immediate", _number(1, VERDICT) + _nest(2, _nest(2, _number(1, JUMP), _text(2, RULES)))
 
 
 def _encode(mark: Mark) -> list[_Expression]:
@@ -180,13 +196,28 @@ def _data(kind: int, port: int) -> bytes:
 # -- octets to values ------------------------------------------------------------------------------------------------
 
 
-def decode(expressions: bytes) -> Mark | None:
-    """A rule of ours; None: it is none."""
-    found: list[tuple[str, Attributes]] = []
-    for element in list_of(expressions):
+def _expressions(data: bytes) -> list[tuple[str, Attributes]]:
+    found = []
+    for element in list_of(data):
         parts = parse_attributes(element)
         name = parts.get(1, b"").rstrip(b"\0").decode(errors="replace")
         found.append((name, parse_attributes(parts.get(2, b""))))
+    return found
+
+
+def _is_jump(expressions: bytes) -> bool:
+    """To our rules, with nothing before it."""
+    found = _expressions(expressions)
+    if [name for name, _ in found] != ["immediate"]:
+        return False
+    verdict = parse_attributes(parse_attributes(found[0][1].get(2, b"")).get(2, b""))
+    return verdict.get(1) == struct.pack("!i", JUMP) and verdict.get(2) == RULES.encode() + b"\0"
+
+
+@lru_cache(maxsize=4096)
+def decode(expressions: bytes) -> Mark | None:
+    """A rule of ours; None: it is none."""
+    found = _expressions(expressions)
     try:
         mark = _guess(found)
     except (struct.error, IndexError, KeyError, ValueError):
