@@ -161,17 +161,17 @@ def test_services_whose_nodes_do_not_choose_alike_are_left_out(other: Service) -
 
 def test_the_last_weight_above_zero_is_remembered_as_the_kernel_does() -> None:
     def weighed(weight: int) -> Service:
-        one, two = service(1, 2).destinations
-        return replace(service(), destinations=(replace(one, weight=weight), replace(two, weight=1)))
+        one, *others = service(1, 2, 3).destinations
+        return replace(service(), destinations=(replace(one, weight=weight), *others))
 
-    remembering, fresh = Tables(), Tables()
+    remembering, forgetful = Tables(), Tables()
     remembering.use({service().key: weighed(5)})
     assert remembering.use({service().key: weighed(0)})
-    fresh.use({service().key: weighed(0)})
-    placed = Placement(weighed(5), {})
-    connections = [c for c in _all(placed) if c.destination == POD[2]]
-    assert list(remembering.exceptions(connections, NODES)) == []
     assert not remembering.use({service().key: weighed(0)})
+    forgetful.use({service().key: weighed(0)})
+    others = [c for c in _all(Placement(weighed(5), {})) if c.destination != POD[1]]
+    assert list(remembering.exceptions(others, NODES)) == []
+    assert list(forgetful.exceptions(others, NODES)) != []
 
 
 def _all(placement: Placement) -> list[Connection]:

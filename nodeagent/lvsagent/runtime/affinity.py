@@ -30,6 +30,8 @@ AFTER_CHANGE: Final = (0.0, 1.0, 4.0)
 """Seconds: other nodes are not programmed at the same moment, and until then place connections by their old table."""
 REPEAT: Final = 30.0
 """Seconds; less than any timeout of an entry that carries data."""
+RETRY: Final = 1.0
+"""Seconds after a failure."""
 ANSWER: Final = 0.5
 """Seconds between answers to those who ask."""
 MOST: Final = 100_000
@@ -85,6 +87,7 @@ class Affinity(asyncio.DatagramProtocol):
                     await self._turn(time.monotonic())
                 except Exception as error:
                     self._complain(error)
+                    await asyncio.sleep(RETRY)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._event.wait(), TICK)
                 self._event.clear()
