@@ -169,9 +169,9 @@ def test_the_last_weight_above_zero_is_remembered_as_the_kernel_does() -> None:
     assert remembering.use({service().key: weighed(0)})
     assert not remembering.use({service().key: weighed(0)})
     forgetful.use({service().key: weighed(0)})
-    others = [c for c in _all(Placement(weighed(5), {})) if c.destination != POD[1]]
-    assert list(remembering.exceptions(others, NODES)) == []
-    assert list(forgetful.exceptions(others, NODES)) != []
+    during = _all(Placement(weighed(0), {POD[1]: 5}))
+    assert list(remembering.exceptions(during, NODES)) == []
+    assert list(forgetful.exceptions(during, NODES)) != []
 
 
 def _all(placement: Placement) -> list[Connection]:
