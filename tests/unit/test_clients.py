@@ -1,6 +1,7 @@
 """What clients inside the cluster need of a node follows from its addresses and its pods."""
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
@@ -91,9 +92,13 @@ def test_ipv6_and_nothing_at_all_ask_for_nothing() -> None:
 class FakeGlance:
     def __init__(self) -> None:
         self.made: list[ClientPaths] = []
+        self.numbers: Iterator[int | Exception] = iter(())
 
     def look(self) -> int:
-        return 0
+        found = next(self.numbers, 0)
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def inspect(self, remote: object) -> NodeReadings:
         return NodeReadings()
@@ -110,8 +115,8 @@ def test_the_paths_are_made_when_an_address_comes_and_taken_away_when_it_goes(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def story() -> None:
-        rig, glance = Rig(tmp_path), FakeGlance()
-        rig.loop.worker = Worker(FakeKernel, rig.files, lambda: glance)
+        rig, glance, kernel = Rig(tmp_path), FakeGlance(), FakeKernel()
+        rig.loop.worker = Worker(lambda: kernel, rig.files, lambda: glance)
         rig.loop.guard = Guard(worker=rig.loop.worker, view=rig.loop.view)
         await rig.turn()
         await rig.turn()
@@ -121,9 +126,34 @@ def test_the_paths_are_made_when_an_address_comes_and_taken_away_when_it_goes(
         await rig.turn()
         rig.confirm()
         await rig.turn()
-        assert glance.made[1:] == [ClientPaths()]
+        assert glance.made[-1] == ClientPaths()
+        assert all(paths.addresses == (ADDRESS,) for paths in glance.made[:-1])
         await rig.loop.worker.close()
         await rig.worker.close()
 
     asyncio.run(story())
     assert "no such thing" in str([record.__dict__ for record in caplog.records])
+
+
+def test_an_agent_that_knows_nothing_yet_takes_no_paths_away_and_a_fault_does_not_end_the_watch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        monkeypatch.setattr("lvsagent.runtime.guard.LOOK_SECONDS", 0.001)
+        monkeypatch.setattr("lvsagent.runtime.guard.INSPECT_SECONDS", 0.0)
+        rig, glance, stirred = Rig(tmp_path, current=None), FakeGlance(), asyncio.Event()
+        worker = Worker(FakeKernel, rig.files, lambda: glance)
+        guard = Guard(worker=worker, view=rig.loop.view)
+        rig.loop.worker, rig.loop.guard = worker, guard
+        await rig.turn()
+        glance.numbers = iter([0, ValueError("never seen"), OSError("no answer"), 0, 1, 1])
+        watch = asyncio.create_task(guard.watch(stirred.set, lambda: None))
+        await asyncio.wait_for(stirred.wait(), 10.0)
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+        assert glance.made == []
+        assert rig.loop.view.errors["guard", "internal"] == 1
+        await worker.close()
+        await rig.worker.close()
+
+    asyncio.run(story())

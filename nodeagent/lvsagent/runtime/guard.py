@@ -57,8 +57,8 @@ class Guard:
     _ask: float = 0.0
     _throttle: Throttle = field(default_factory=lambda: Throttle(FEWEST_LINES))
     _readings: NodeReadings = field(default_factory=NodeReadings)
-    _paths: ClientPaths = field(default_factory=ClientPaths)
-    """As made last."""
+    _paths: ClientPaths | None = None
+    """As made last; None: nothing by this process, what stands stays."""
     _paths_of: tuple[object, ...] = ()
     """What they follow from."""
 
@@ -67,16 +67,26 @@ class Guard:
         inspect = 0.0
         while True:
             await asyncio.sleep(WARY_SECONDS if self._fights.count(time.monotonic()) else LOOK_SECONDS)
-            # A kernel that does not answer is the loop's to report.
-            with contextlib.suppress(OSError):
+            try:
                 if await self.worker.moved():
                     stirred()
                 if time.monotonic() >= inspect:
                     inspect = time.monotonic() + INSPECT_SECONDS
-                    self._readings = await self.worker.inspect(remote_pods(self.view.plan, self.view.resolved))
-                    self.view.repairs[Thing.CLIENT_PATH] += await self._make(self._paths)
+                    await self._inspect()
+            except OSError:
+                pass  # a kernel that does not answer is the loop's to report
+            except Exception:
+                # A fault of ours must not stop what is served.
+                if self._throttle.allows("watch", time.monotonic()):
+                    _log.exception("the guard failed")
+                self.view.errors["guard", "internal"] += 1
             if self.judge(time.monotonic()):
                 news()
+
+    async def _inspect(self) -> None:
+        self._readings = await self.worker.inspect(remote_pods(self.view.plan, self.view.resolved))
+        if self._paths is not None:
+            self.view.repairs[Thing.CLIENT_PATH] += await self._make(self._paths)
 
     def noticed(self, before: KernelState | None, now_there: KernelState, owned: Owned) -> None:
         """The kernel was read anew. ``before``: as we left it; None when we do not know."""
@@ -89,7 +99,8 @@ class Guard:
     async def settled(self, now_there: KernelState, owned: Owned, facts: NodeFacts) -> None:
         """A pass is over: count what is as it was left, and say it."""
         self.view.actual = now_there
-        await self._serve_clients(facts)
+        wanted = self.view.plan.state.loopback if self.view.plan is not None else frozenset[IPAddress]()
+        await self._serve_clients(now_there.loopback & (wanted | owned.loopback), facts)
         if self._left is None:
             return
         (before, changed), self._left = self._left, None
@@ -106,9 +117,8 @@ class Guard:
                 extra |= {"times": self._fights.count(now), "likely": decide.blame(self._culprit)}
             _log.warning("somebody changed what is ours; it is put back", extra=extra)
 
-    async def _serve_clients(self, facts: NodeFacts) -> None:
+    async def _serve_clients(self, addresses: frozenset[IPAddress], facts: NodeFacts) -> None:
         """Routes, rules and settings for clients inside the cluster, when what they follow from has changed."""
-        addresses = self.view.plan.state.loopback if self.view.plan is not None else frozenset[IPAddress]()
         ways = tuple(sorted(self._readings.reverse_path))
         reasons = (addresses, ways, facts, self.view.resolved)
         if reasons != self._paths_of:
