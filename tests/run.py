@@ -19,9 +19,12 @@ REPORTS = ROOT / "build" / "reports"
 TIERS = ("unit", "sim", "contract", "net", "e2e")
 MEASURED = ("unit",)
 """Tiers that the coverage of the pure cores is measured over."""
-CORES = ("*/lvsapi/*", "*/lvsoperator/core/*", "*/lvsagent/core/*", "*/lvsagent/vrrp/*")
+CORES = ("*/lvsapi/*", "*/lvsoperator/core/*", "*/lvsagent/core/*", "*/lvsagent/vrrp/*", "*/lvsagent/liveness/*")
 COVERED_PERCENT = 95
-DECODER = tuple(f"*/lvsagent/vrrp/{name}.py" for name in ("packet", "v2", "auth", "ip", "advert"))
+DECODER = (
+    *(f"*/lvsagent/vrrp/{name}.py" for name in ("packet", "v2", "auth", "ip", "advert")),
+    *(f"*/lvsagent/liveness/{name}.py" for name in ("beat", "proof")),
+)
 """What looks at bytes that anybody may send: every branch."""
 TIME_LIMIT_SECONDS = 1500.0
 GUESTS = 4
