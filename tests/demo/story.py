@@ -13,8 +13,12 @@ from tests.load.run import LoadRun
 VIP, PORT = "192.168.139.123", 80
 HELD = 300
 GAP_LIMIT = 1.0
-NOTICED_WITHIN = 60.0
-"""Seconds in which Kubernetes takes the endpoints of a dead node away (node-monitor-grace-period and more)."""
+FAILING_LIMIT = 1.0
+"""Seconds after the crash until when new connections may fail."""
+STRAY = 0.05
+"""Of the new connections, while a kernel boots beside the others on the same processors."""
+WATCHED = 60.0
+"""Seconds for which new connections are watched at most."""
 EXAMPLE = ROOT / "examples" / "virtualservice.yaml"
 DEPLOY = ROOT / "deploy"
 
@@ -126,17 +130,14 @@ class Story:
         report = load.stop()
         claims.check(f"{crash.node} is Ready and holds the same tables", back, f"after {took:.0f} s")
         claims.check("exactly one node holds the VIP", len(holders) == 1, ", ".join(holders))
-        settled = failures(report.attempts, until - 1.5, until)
-        claims.check(
-            "new connections are answered", settled.count < settled.of / 10, f"{settled.count} of {settled.of} failed"
-        )
         still = sum(1 for connection in report.held if not connection.failure)
-        gap, failed = longest_gap(report.attempts, begin, until), failures(report.attempts, begin, until)
-        claims.say(
-            f"meanwhile: {still} of {alive} held connections live on; {failed.count} of {failed.of} new ones failed,"
-            f" longest gap {gap.seconds:.2f} s",
-            "(its pod comes back with another address before its agent is there: see Limits in README.md)",
+        gap, failed = longest_gap(report.attempts, begin, until), failures(report.attempts, begin, until - 1.1)
+        claims.check(
+            "new connections do not go to it before it has its tables",
+            failed.count <= STRAY * failed.of,
+            f"{failed.count} of {failed.of} failed, longest gap {gap.seconds:.2f} s",
         )
+        claims.say(f"meanwhile: {still} of {alive} held connections live on")
 
     def uninstall(self) -> None:
         claims = self.claims
@@ -162,11 +163,11 @@ class Story:
         gap = longest_gap(report.attempts, crash.at, crash.at + 10.0).seconds
         claims.check(f"new connections again within {GAP_LIMIT:.0f} s", gap <= GAP_LIMIT, f"gap {gap:.2f} s")
         failed = failures(report.attempts, crash.at - 1.0, report.ended)
-        until = (failing_until(report.attempts, crash.at, report.ended - 1.0) or crash.at) - crash.at
+        until = (failing_until(report.attempts, crash.at, report.ended - 1.1) or crash.at) - crash.at
         claims.check(
-            "new connections to the dead node's pod fail only until Kubernetes takes it away",
-            until < report.ended - 2.0 - crash.at,
-            f"{failed.count} of {failed.of} failed, until {until:.1f} s after the crash",
+            f"new connections fail no longer than {FAILING_LIMIT:.0f} s, the dead node's pod included",
+            until <= FAILING_LIMIT,
+            f"{failed.count} of {failed.of} failed, until {until:.2f} s after the crash",
         )
         alive = of = 0
         slowest = 0.0
@@ -192,7 +193,7 @@ class Story:
         quiet_since = time.monotonic()
         thaw_at = crash.at + 10.0
         frozen = self.freeze_api
-        while (now := time.monotonic()) < crash.at + NOTICED_WITHIN + (10.0 if self.freeze_api else 0.0):
+        while (now := time.monotonic()) < crash.at + WATCHED + (10.0 if self.freeze_api else 0.0):
             told = load.progress
             if told.get("failed_last_second", 0) > 3:
                 quiet_since = now

@@ -26,7 +26,15 @@ LONELY = "192.168.139.125"
 """A second VirtualService, whose only director is the node that will be crashed."""
 
 # What needs a whole cluster goes first, what leaves a wound later, what takes all away last.
-ORDER = ("test_main_job", "test_refusals", "test_endpoints", "test_processes", "test_crash", "test_prometheus")
+ORDER = (
+    "test_main_job",
+    "test_refusals",
+    "test_endpoints",
+    "test_processes",
+    "test_dead_nodes",
+    "test_crash",
+    "test_prometheus",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
