@@ -12,7 +12,7 @@ from .progress import Progress
 
 KERNEL = ("flex", "bison", "bc", "xz-utils", "make", "gcc", "libc6-dev", "libelf-dev", "kmod", "curl")
 NETWORK = ("iproute2", "iptables", "nftables", "ipvsadm", "ethtool", "conntrack", "tcpdump", "procps", "util-linux")
-NODES = ("containerd", "runc", "containernetworking-plugins", "openssl", "e2fsprogs")
+NODES = ("ipset", "containerd", "runc", "containernetworking-plugins", "openssl", "e2fsprogs")
 IMAGES = ("buildah", "debootstrap")
 PEERS = ("keepalived", "frr", "prometheus")
 """Real neighbours that tests speak to. Never started as services here."""

@@ -106,6 +106,7 @@ def test_one_visit_is_enough_when_the_culprit_says_itself_that_it_does_it() -> N
     assert findings("n1", 1, replace(sure, certain=False), NodeReadings()) == {}
     message = findings("n1", 1, sure, NodeReadings())[NodeFinding.TABLES_CONTESTED]
     assert "Probably kube-proxy: use excludeCIDRs" in message
+    assert "our tables once in the last" in message
 
 
 def test_a_strict_reverse_path_and_a_nearly_full_conntrack_are_named_with_the_remedy() -> None:

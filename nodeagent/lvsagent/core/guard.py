@@ -117,7 +117,7 @@ def findings(node: str, fights: int, culprit: Culprit | None, readings: NodeRead
     found: dict[str, str] = {}
     if fights >= FIGHTS or (fights and culprit is not None and culprit.certain):
         found[NodeFinding.TABLES_CONTESTED] = (
-            f"{node}: something removed or changed our tables {fights} times in the last {WINDOW_SECONDS:.0f} s;"
+            f"{node}: something removed or changed our tables {times(fights)} in the last {WINDOW_SECONDS:.0f} s;"
             f" they are put back each time, and clients notice. {blame(culprit)}"
         )
     strict = sorted(name for name, value in readings.reverse_path.items() if value == int(STRICT))
@@ -135,6 +135,11 @@ def findings(node: str, fights: int, culprit: Culprit | None, readings: NodeRead
             " who opens so many (conntrack -S)"
         )
     return found
+
+
+def times(number: int) -> str:
+    """In words."""
+    return "once" if number == 1 else f"{number} times"
 
 
 def blame(culprit: Culprit | None) -> str:
