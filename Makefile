@@ -20,7 +20,9 @@ $(READY): requirements/dev.lock pyproject.toml
 
 lint: $(READY) ## ruff, mypy --strict, import contracts
 	@bad=0; for check in "ruff check" "ruff format --check" mypy lint-imports; do \
-	  echo "=== $$check"; .venv/bin/$$check || bad=1; done; exit $$bad
+	  echo "=== $$check"; .venv/bin/$$check || bad=1; done; \
+	  echo "=== no file above 400 lines"; \
+	  ! git ls-files '*.py' | xargs wc -l | awk '$$1 > 400 && $$2 != "total"' | grep . || bad=1; exit $$bad
 
 format: $(READY) ## ruff format, and what ruff can mend
 	.venv/bin/ruff check --fix

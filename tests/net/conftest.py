@@ -1,10 +1,12 @@
-"""Fixtures of the fault tests (test_faults_*_net.py)."""
+"""Fixtures: two directors for the fault tests, and the kernel of a fresh host."""
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from lvsagent.adapters.kernel import Kernel
 from tests.net.faults import Directors
 from tests.net.lan import Lan
 
@@ -22,3 +24,12 @@ def directors(shared_directors: Directors) -> Directors:
     """Two directors that run and have no wish."""
     shared_directors.reset()
     return shared_directors
+
+
+@pytest.fixture
+def kernel() -> Iterator[Kernel]:
+    """The kernel of a fresh host; this thread, and so every command of the test, is in it."""
+    with Lan() as lan:
+        lan.add_host("n1", "10.0.0.21/24")
+        with lan.inside("n1"), Kernel(node="n1", proc_sys=Path("/proc/sys")) as kernel:
+            yield kernel

@@ -1,12 +1,9 @@
 """The kernel as the judge of what we program; pyroute2 and ipvsadm as independent readers of it."""
 
 import socket
-import subprocess
 import time
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
-from pathlib import Path
 
 import pytest
 from pyroute2 import IPVS, IPVSService
@@ -31,56 +28,12 @@ from lvsagent.core.diff import (
 from lvsagent.core.failure import Reason
 from lvsagent.core.model import apply
 from lvsagent.core.plan import MARKS
-from lvsagent.core.state import Destination, ForwardMethod, KernelState, Mark, Persistent, Service, ServiceKey
-from lvsagent.core.sysctl import REQUIRED, SYNC_THRESHOLD
+from lvsagent.core.state import Destination, KernelState, Mark, Persistent, ServiceKey
 from lvsapi.ipvs import Tunnel, TunnelChecksum, TunnelType
 from lvsapi.model import Protocol
-from tests.net.lan import EVERY_PROTOCOL, Lan, Sniffer
+from tests.net.tables import AS_FOUND, KEY, VIP, VIP6, D, M, T, command, make, pod, service, wanted
 
 pytestmark = pytest.mark.net
-VIP, VIP6 = ip_address("10.0.0.200"), ip_address("fd00::200")
-KEY = ServiceKey(VIP, Protocol.TCP, 80)
-M, T, D = ForwardMethod.MASQUERADE, ForwardMethod.TUNNEL, ForwardMethod.DIRECT_ROUTE
-
-
-@pytest.fixture
-def kernel() -> Iterator[Kernel]:
-    """The kernel of a fresh host; this thread, and so every command of the test, is in it."""
-    with Lan() as lan:
-        lan.add_host("n1", "10.0.0.21/24")
-        with lan.inside("n1"), Kernel(node="n1", proc_sys=Path("/proc/sys")) as kernel:
-            yield kernel
-
-
-def pod(number: int, weight: int = 1, method: ForwardMethod = D, port: int = 8080) -> Destination:
-    return Destination(ip_address(f"10.244.0.{number}"), port, method, weight)
-
-
-def service(*destinations: Destination, key: ServiceKey = KEY, scheduler: str = "mh", flags: int = 0x18) -> Service:
-    return Service(key=key, scheduler=scheduler, flags=flags, destinations=destinations)
-
-
-AS_FOUND = {**REQUIRED, SYNC_THRESHOLD: "3 50"}
-"""With the settings that only some need, as the kernel begins."""
-
-
-def wanted(*services: Service, marks: Iterable[Mark] = ()) -> KernelState:
-    found = {one.key: one for one in services}
-    loopback = frozenset(key.address for key in found)
-    return KernelState(services=found, loopback=loopback, sysctls=AS_FOUND, marks=frozenset(marks))
-
-
-def make(kernel: Kernel, want: KernelState, owned: Owned | None = None) -> tuple[Op, ...]:
-    """One pass; nothing may fail."""
-    have = kernel.read()
-    ours = Owned(services=frozenset(have.services), loopback=have.loopback) if owned is None else owned
-    difference = diff(want, have, ours)
-    assert kernel.apply(difference.ops) == ()
-    return difference.ops
-
-
-def command(*argv: str) -> str:
-    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
 
 
 RANGE = ServiceKey(VIP, Protocol.UDP, 30000, 0x1000)
@@ -395,67 +348,3 @@ def test_reading_and_an_unchanged_pass_leave_the_kernel_alone(kernel: Kernel) ->
         kernel.apply([DeleteLoopback(VIP)])
         assert monitor.recv(4096), "the monitor sees nothing at all"
     assert command("ipvsadm", "-Sn") == before
-
-
-# -- which destination -----------------------------------------------------------------------------------------------
-
-
-def reachable(pods: int = 40) -> None:
-    """Every pod is its own next hop, whose hardware address ends with the pod's number."""
-    command("ip", "route", "add", "10.244.0.0/16", "dev", "eth0")
-    for number in range(1, pods + 1):
-        mac = f"02:00:00:00:00:{number:02x}"
-        command("ip", "neigh", "add", f"10.244.0.{number}", "lladdr", mac, "dev", "eth0", "nud", "permanent")
-
-
-def choices(key: ServiceKey, count: int = 600) -> dict[int, int]:
-    """Pod by client port of so many datagrams to the VIP, by the frames that leave."""
-    packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-    packets.bind(("eth0", EVERY_PROTOCOL))
-    sniffer = Sniffer(packets)
-    for port in range(20000, 20000 + count):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram:
-            datagram.bind(("10.0.0.21", port))
-            datagram.sendto(b"x", (str(key.address), key.port))
-    frames = [frame for _, frame in sniffer.frames(0.2)]
-    sniffer.close()
-    ours = [f for f in frames if f[12:14] == b"\x08\x00" and f[23] == 17 and f[36:38] == key.port.to_bytes(2, "big")]
-    return {int.from_bytes(frame[34:36], "big"): frame[5] for frame in ours}
-
-
-def udp(port: int) -> ServiceKey:
-    return ServiceKey(VIP, Protocol.UDP, port)
-
-
-def raw(kernel: Kernel, key: ServiceKey, destinations: Sequence[Destination]) -> None:
-    """In this order, without what core.diff knows."""
-    assert kernel.apply([AddService(key, "mh", 0x18), *(AddDestination(key, d) for d in destinations)]) == ()
-
-
-def test_a_pod_that_was_drained_before_we_came_leaves_the_same_table_as_on_nodes_that_saw_it_before(
-    kernel: Kernel,
-) -> None:
-    reachable()
-    pods = [pod(n) for n in range(1, 6)]
-    drained = [pod(1), pod(2, weight=0), *pods[2:]]
-    make(kernel, wanted(service(*drained, key=udp(1)), service(*pods, key=udp(2))))
-    make(kernel, wanted(service(*drained, key=udp(1)), service(*drained, key=udp(2))))
-    raw(kernel, udp(3), drained)
-    fresh, seen, naive = (choices(udp(n)) for n in (1, 2, 3))
-    assert len(fresh) == 600
-    assert fresh == seen
-    assert naive != seen, "the trick is not needed any more, or this test sees nothing"
-
-
-def test_a_table_that_grew_in_another_order_sends_every_client_to_the_same_pod(kernel: Kernel) -> None:
-    reachable()
-    pods = [pod(n) for n in range(1, 41)]
-    grown = pods[20:]
-    make(kernel, wanted(service(*grown, key=udp(1))))
-    make(kernel, wanted(service(*pods, key=udp(1)), service(*pods, key=udp(2))))
-    raw(kernel, udp(3), [*pods[20:], *pods[:20]])
-    grown_up, fresh, naive = (choices(udp(n)) for n in (1, 2, 3))
-    assert len(fresh) == 600
-    assert grown_up == fresh
-    print(f"{sum(naive[p] != fresh[p] for p in fresh)} of 600 clients would go elsewhere without the order")
-    assert naive != fresh, "the order does not matter any more, or this test sees nothing"
