@@ -1,6 +1,6 @@
 """``make lab``: the lab that this project began with, without Kubernetes. Exit status 0: every claim was true.
 
-Three times: both directors run lvs-agent; keepalived is dr2; keepalived is dr1.
+Three times: both directors run lvs-agent; keepalived is dr2; keepalived is dr1. Then each lb_algo with each lb_kind.
 """
 
 import argparse
@@ -10,9 +10,12 @@ import tempfile
 from pathlib import Path
 
 from tests.claims import Claims
+from tests.lab.kinds import PORTS, KindsStory
 from tests.lab.mixed import MixedStory
 from tests.lab.place import DIRECTORS, Place
 from tests.lab.story import Story
+
+KINDS = "kinds"
 
 
 def main() -> int:
@@ -23,7 +26,7 @@ def main() -> int:
     )
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="lvs-lab-"))
-    stories = ("none", *reversed(DIRECTORS)) if options.keepalived is None else (options.keepalived,)
+    stories = ("none", *reversed(DIRECTORS), KINDS) if options.keepalived is None else (options.keepalived,)
     try:
         return max(_tell(folder / name, "" if name == "none" else name) for name in stories)
     finally:
@@ -35,6 +38,9 @@ def main() -> int:
 
 def _tell(folder: Path, keepalived: str) -> int:
     """One story; its exit status."""
+    if keepalived == KINDS:
+        with Place(folder, ports=PORTS.values()) as place:
+            return KindsStory(place, Claims()).tell()
     with Place(folder, keepalived=keepalived) as place:
         return (MixedStory if keepalived else Story)(place, Claims()).tell()
 

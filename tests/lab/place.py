@@ -16,12 +16,12 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.load.http import parse_answer
+from tests.load.http import parse_answer, request
 from tests.load.run import LoadRun, command, environment
 from tests.net.lan import SWITCH, Lan
 
@@ -40,10 +40,11 @@ SIOCGIFADDR = 0x8915
 class Place:
     """The running lab. A context manager that leaves nothing behind but its folder of logs."""
 
-    def __init__(self, folder: Path, *, keepalived: str = "") -> None:
-        """``keepalived``: the director that runs it."""
+    def __init__(self, folder: Path, *, keepalived: str = "", ports: Iterable[int] = ()) -> None:
+        """``keepalived``: the director that runs it. ``ports``: of the web servers, besides 80."""
         self.folder = folder
         self.keepalived = keepalived
+        self.ports = [PORT, *ports]
         self.manifests = folder / "manifests"
         self.manifests.mkdir(parents=True)
         self.lan = Lan()
@@ -80,6 +81,11 @@ class Place:
             # written beside and renamed: a reader never sees half a file
             shutil.copy(file, self.manifests / f".{file.name}")
             (self.manifests / f".{file.name}").rename(self.manifests / file.name)
+
+    def write(self, name: str, text: str) -> None:
+        """One more manifest, or another text for one."""
+        (self.manifests / f".{name}").write_text(text)
+        (self.manifests / f".{name}").rename(self.manifests / name)
 
     def remove_manifests(self) -> None:
         for file in self.manifests.glob("*.yaml"):
@@ -163,6 +169,22 @@ class Place:
     def who_answers(self, times: int) -> list[str]:
         """Names of the web servers that answer so many new connections, one after another."""
         return [self._ask() for _ in range(times)]
+
+    def who_holds(self, address: str, port: int, times: int) -> list[str]:
+        """Names of the web servers that answer so many connections, which stay open until the last is answered."""
+        names = []
+        with self.lan.inside("client"), contextlib.ExitStack() as stack:
+            for _ in range(times):
+                held = stack.enter_context(socket.create_connection((address, port), timeout=2.0))
+                held.sendall(request(address, "/", keep_alive=True))
+                said = b""
+                while b"\nGET / " not in said:
+                    part = held.recv(65536)
+                    if not part:
+                        raise ConnectionError(f"half an answer: {said!r}")
+                    said += part
+                names.append(parse_answer(said.partition(b"\r\n\r\n")[2]).server)
+        return names
 
     def neighbour(self) -> str:
         """The MAC address that the client has for the VIP, asked for anew."""
@@ -258,7 +280,7 @@ class Place:
         for name in WEB_SERVERS:
             lan.popen(
                 name,
-                [sys.executable, "-m", "lab.web", "--name", name, "--port", str(PORT)],
+                [sys.executable, "-m", "lab.web", "--name", name, "--port", *map(str, self.ports)],
                 environment=environment(),
                 log=self.folder / f"{name}.log",
             )

@@ -20,17 +20,18 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name
     writer.close()
 
 
-async def run(name: str, address: str, port: int) -> None:
+async def run(name: str, address: str, ports: list[int]) -> None:
     """For ever."""
-    server = await asyncio.start_server(lambda reader, writer: serve(reader, writer, name), address, port)
-    await server.serve_forever()
+    for port in ports:
+        await asyncio.start_server(lambda reader, writer: serve(reader, writer, name), address, port)
+    await asyncio.Event().wait()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="lab.web")
     parser.add_argument("--name", required=True)
     parser.add_argument("--address", default="0.0.0.0")
-    parser.add_argument("--port", type=int, default=80)
+    parser.add_argument("--port", type=int, nargs="+", default=[80])
     options = parser.parse_args()
     asyncio.run(run(options.name, options.address, options.port))
 

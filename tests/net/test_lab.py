@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.claims import Claims
+from tests.lab.kinds import PORTS, KindsStory
 from tests.lab.mixed import MixedStory
 from tests.lab.place import DIRECTORS, Place
 from tests.lab.story import Story
@@ -24,3 +25,9 @@ def test_every_claim_of_the_lab_is_true_with_keepalived_as_the_other_director(di
     with Place(tmp_path, keepalived=director) as place:
         claims = Claims(sys.stdout)
         assert MixedStory(place, claims).tell() == 0, [claim for claim in claims.made if not claim.true]
+
+
+def test_every_claim_of_the_lab_is_true_of_every_scheduler_and_way_of_forwarding(tmp_path: Path) -> None:
+    with Place(tmp_path, ports=PORTS.values()) as place:
+        claims = Claims(sys.stdout)
+        assert KindsStory(place, claims).tell() == 0, [claim for claim in claims.made if not claim.true]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from lvsapi.ipvs import Persistence, Scheduler
 from lvsapi.model import Node, RealServer, Resolved
 from lvsapi.resolve import resolve
 from lvsapi.takeover import kept_of, synchronised_class
-from tests.gen import assignment, endpoint, endpoint_slice, service_class, snapshot, virtual_service
+from tests.gen import assignment, endpoint, endpoint_slice, port, service_class, snapshot, virtual_service
 from tests.net.lan import Lan
 from tests.net.pods import POD_PORT, SERVER, Connection, PodLan
 
@@ -175,9 +176,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PodLan]:
         yield pods
 
 
-def web(scheduler: str, persistence: Persistence | None) -> Resolved:
+def web(scheduler: str, persistence: Persistence | None, **ports: Any) -> Resolved:
     item = virtual_service(
         addresses=[VIP],
+        **ports,
         scheduler=scheduler,
         class_name="sync",
         assigned=assignment(51, {"n1": 100, "n2": 50, "n3": 20}),
@@ -190,6 +192,23 @@ def web(scheduler: str, persistence: Persistence | None) -> Resolved:
     return resolve(snapshot(item, slices=slices, classes=[service_class("sync", vrids=(51, 51))], nodes=nodes))
 
 
+def moved(cluster: PodLan, resolved: Resolved, number: int) -> list[Connection]:
+    """Connections that were opened while n1 was Active; now n2 is."""
+    for node in cluster.nodes:
+        cluster.program(node, Resolved(servers=(), routers=(), problems=()))
+        if f"{VIP}/32" in cluster.lan.addresses(node):
+            cluster.release(node, VIP)
+    for node in cluster.nodes:
+        cluster.program(node, resolved, ROUTER if node == "n1" else frozenset())
+    cluster.hold("n1", VIP)
+    connections = [cluster.connect(VIP, number, timeout=1.0) for _ in range(COUNT)]
+    cluster.program("n2", resolved, ROUTER)
+    cluster.release("n1", VIP)
+    cluster.hold("n2", VIP)
+    cluster.program("n1", resolved)
+    return connections
+
+
 @pytest.mark.parametrize(
     ("scheduler", "persistence"),
     [("mh", None), ("rr", None), ("wlc", None), ("sh", None), ("mh", Persistence(timeout_seconds=60))],
@@ -198,18 +217,7 @@ def test_with_pods_all_survive_that_are_said_to_and_those_of_the_new_active_alwa
     cluster: PodLan, scheduler: str, persistence: Persistence | None
 ) -> None:
     resolved = web(scheduler, persistence)
-    for node in cluster.nodes:
-        cluster.program(node, Resolved(servers=(), routers=(), problems=()))
-        if f"{VIP}/32" in cluster.lan.addresses(node):
-            cluster.release(node, VIP)
-    for node in cluster.nodes:
-        cluster.program(node, resolved, ROUTER if node == "n1" else frozenset())
-    cluster.hold("n1", VIP)
-    connections = [cluster.connect(VIP, PORT, timeout=1.0) for _ in range(COUNT)]
-    cluster.program("n2", resolved, ROUTER)
-    cluster.release("n1", VIP)
-    cluster.hold("n2", VIP)
-    cluster.program("n1", resolved)
+    connections = moved(cluster, resolved, PORT)
     kept = survivors(connections)
     here = [connection for connection in connections if connection.pod == "p2"]
     print(f"{scheduler}: {len(kept)} of {COUNT} live on, of {len(here)} on the new Active {len(survivors(here))}")
@@ -218,3 +226,15 @@ def test_with_pods_all_survive_that_are_said_to_and_those_of_the_new_active_alwa
     if scheduler == "rr":
         assert len(kept) < COUNT, "the condition says too little, or this sees nothing"
     assert {cluster.connect(VIP, PORT, timeout=1.0).pod for _ in range(6)} <= {"p1", "p2", "p3"}
+
+
+@pytest.mark.parametrize("ports", [{"ports": [port(8000, end=8100)]}, {"all_ports": True}], ids=["range", "all"])
+def test_ports_of_a_range_reach_pods_of_every_node_which_mark_packets_themselves(
+    cluster: PodLan, ports: dict[str, Any]
+) -> None:
+    """A packet that comes by direct routing carries no mark."""
+    connections = moved(cluster, web("mh", None, **ports), POD_PORT)
+    assert {connection.pod for connection in connections} == {"p1", "p2", "p3"}
+    assert len(survivors(connections)) == COUNT
+    for node in cluster.nodes:
+        assert "0x00001000" in cluster.lan.run(node, ["nft", "list", "table", "inet", "lvs-dr"])
