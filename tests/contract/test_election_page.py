@@ -59,5 +59,5 @@ def test_every_alert_about_a_finding_is_named() -> None:
     for alert in about:
         assert alert in PAGE
     for rule in rules:
-        for finding in re.findall(r'finding=~?"([A-Za-z|]+)"', rule["expr"]):
+        for finding in re.findall(r'lvs_vrrp_finding{finding=~?"([A-Za-z|]+)"', rule["expr"]):
             assert set(finding.split("|")) <= {str(known) for known in Finding}
