@@ -264,7 +264,7 @@ def test_a_thousand_services_of_ten_endpoints_are_resolved_within_a_moment_of_pr
         found = resolve(everything)
         taken.append(time.process_time() - start)
     assert sum(len(s.backends) for s in found.servers) == 10_000
-    assert min(taken) < 0.3  # some 60 ms; more where branches are counted
+    assert min(taken) < 0.3  # 33 ms; three times as much where branches are counted
 
 
 addresses = st.sampled_from(["10.244.1.2", "10.244.1.3", "192.168.139.101", "2001:db8::7"])
