@@ -5,6 +5,7 @@ from ipaddress import ip_address
 
 import pytest
 
+from lvsagent.core.guard import table_hashes
 from lvsagent.core.plan import MARKS, NodePlan, plan
 from lvsagent.core.state import ForwardMethod, Mark, Persistent, ServiceKey, SyncDaemon, SyncRole
 from lvsagent.core.sysctl import SYNC_THRESHOLD
@@ -123,6 +124,17 @@ def test_when_marks_run_out_the_object_is_named_and_the_others_are_served() -> N
 def test_the_marks_have_no_bit_that_others_use() -> None:
     """kube-proxy 0x4000 and 0x8000, Cilium 0xf00, portmap 0x2000, Calico 0xffff0000, Weave 0x60000."""
     assert all(not value & (0x4000 | 0x8000 | 0xF00 | 0x2000 | 0xFFFF0000) for value in MARKS)
+
+
+def test_nodes_with_other_marks_have_equal_tables() -> None:
+    """Marks follow a node's history."""
+    resolved = Resolved(servers=(RANGE,), routers=(), problems=())
+    other = ServiceKey(VIP, Protocol.UDP, 30000, 0x10FF)
+    fresh, old = (
+        plan(resolved, facts(), frozenset(), standing).state for standing in (frozenset(), frozenset({other}))
+    )
+    assert {mark.value for mark in fresh.marks | old.marks} == {0x1000, 0x10FF}
+    assert table_hashes(resolved, fresh) == table_hashes(resolved, old) != {}
 
 
 # -- sync daemons ----------------------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 IPVS tells nobody when it is changed. A dump of the services alone, compared as octets without its counters, costs a
 fraction of a read with destinations (*measured* in a guest kernel with 1,000 services of 10 destinations:
-``docs/faults.md``), so it can be repeated every half second. What it does not see (a destination, a firewall mark) is
-found by the full read that comes every few seconds. Blocking; owned by the worker thread.
+``docs/faults.md``), so it can be repeated every half second. What it does not see (a destination) is found by the full
+read that comes every few seconds. Blocking; owned by the worker thread.
 """
 
 import struct
@@ -13,15 +13,17 @@ from pathlib import Path
 from lvsagent.adapters.addresses import Addresses
 from lvsagent.adapters.clients import Clients, Made
 from lvsagent.adapters.ipvs import CTRL_ATTR_FAMILY_ID, CTRL_ATTR_FAMILY_NAME, CTRL_CMD_GETFAMILY, GENERIC, GENL_ID_CTRL
+from lvsagent.adapters.ipvswire import GET_DAEMON, GET_SERVICE
 from lvsagent.adapters.netlink import ATTRIBUTE, TYPE_MASK, Message, Netlink, attribute, parse_attributes
+from lvsagent.adapters.nftables import Marks
 from lvsagent.adapters.procfs import Originals, Sysctls
 from lvsagent.core.clients import ClientPaths
 from lvsagent.core.guard import NodeReadings
 from lvsagent.core.sysctl import CONF, REQUIRED, effective
 from lvsapi.model import IPAddress
 
-GET_SERVICE, SVC_STATS = 4, 10
-"""include/uapi/linux/ip_vs.h IPVS_CMD_GET_SERVICE, IPVS_SVC_ATTR_STATS: what follows it are counters."""
+SVC_STATS = 10
+"""include/uapi/linux/ip_vs.h IPVS_SVC_ATTR_STATS: what follows it are counters."""
 CONNTRACK = ("net/netfilter/nf_conntrack_count", "net/netfilter/nf_conntrack_max")
 HEADS = 8
 """Octets before a service's attributes: the generic netlink header and that of the nest."""
@@ -34,6 +36,7 @@ class Glance:
         self._sysctls = Sysctls(proc_sys)
         self._clients: Clients | None = None
         self._originals = Originals(state_dir)
+        self._marks = Marks()
         self._netlink = Netlink(GENERIC)
         try:
             self._family = _family(self._netlink)
@@ -46,15 +49,20 @@ class Glance:
         """May be called twice."""
         self._netlink.close()
         self._addresses.close()
+        self._marks.close()
         if self._clients is not None:
             self._clients.close()
 
     def look(self) -> int:
-        """A number that is the same while services, addresses on ``lo`` and settings are. Raises OSError."""
-        body = struct.pack("=BBH", GET_SERVICE, 1, 0)
-        services = without_counters(self._netlink.dump(Message(self._family, 0, body)))
+        """A number that is the same while services, firewall marks, sync daemons, addresses on ``lo`` and settings are.
+        Raises OSError."""
+        services, daemons = (
+            self._netlink.dump(Message(self._family, 0, struct.pack("=BBH", command, 1, 0)))
+            for command in (GET_SERVICE, GET_DAEMON)
+        )
         settings = tuple(self._sysctls.read(REQUIRED).values())
-        return hash((services, self._addresses.loopback(), settings))
+        others = (self._marks.read(), frozenset(daemons), self._addresses.loopback(), settings)
+        return hash((without_counters(services), others))
 
     def inspect(self, remote: Iterable[IPAddress]) -> NodeReadings:
         """What is not ours to change. ``remote``: pods of other nodes, one of each node. Raises OSError."""

@@ -183,7 +183,7 @@ class AgentCollector(Collector):
                 seen.add((*owner, address))
                 holds.add_metric([*owner, address], float(server.address in held))
             draining = sum(backend.weight == 0 for backend in server.backends)
-            about = [*owner, address, str(server.port), str(server.protocol)]
+            about = [*owner, address, server.ports, str(server.protocol or "all")]
             backends.add_metric([*about, "ready"], len(server.backends) - draining)
             backends.add_metric([*about, "draining"], draining)
         for (namespace, name), here in sorted(owners.items()):

@@ -154,11 +154,13 @@ def table_hashes(resolved: Resolved, state: KernelState) -> Mapping[ObjectKey, i
     same backends. How a node reaches a backend differs by node and is left out. An object without tables has none."""
     owners = {(server.address, server.protocol, server.port): server.owner for server in resolved.servers}
     found: dict[ObjectKey, int] = {}
-    for key, service in sorted(state.services.items(), key=lambda item: str(item[0])):
-        owner = owners.get((key.address, key.protocol, key.port))
+    # Not by firewall marks, which every node chooses for itself.
+    places = {(key.address, key.protocol, key.port): service for key, service in state.services.items()}
+    for place, service in sorted(places.items(), key=lambda item: str(item[0])):
+        owner = owners.get(place)
         if owner is not None:
             backends = " ".join(f"{d.address},{d.port},{d.weight}" for d in service.destinations)
-            text = f"{key} {service.scheduler} {service.flags} {backends}"
+            text = f"{place} {service.scheduler} {service.flags} {service.persistent} {backends}"
             found[owner] = zlib.crc32(text.encode(), found.get(owner, 0))
     return found
 
