@@ -164,6 +164,10 @@ class Beating:
         """Connections of the client that stay open."""
         self.held = [self.pods.connect(VIP, PORT) for _ in range(count)]
 
+    def takeovers(self) -> int:
+        """How often an election became Active so far, on all nodes."""
+        return sum(self.log(node).count("state=Active") for node in self.nodes)
+
     def lost(self) -> dict[str, int]:
         """Held connections that their pod answers no more, by pod."""
         dead = [connection.pod for connection in self.held if not connection.lives()]
