@@ -130,6 +130,14 @@ def prometheus(world: World) -> Iterator[Prometheus]:
         yield one
 
 
+def all_held(world: World) -> bool:
+    """Can as many connections as the crash is judged by be opened, each at the first attempt?"""
+    with world.load(TARGET, hold=300, duration=60.0) as load:
+        held = load.wait_until(lambda told: told["held"] == 300, 20.0)
+        load.stop()
+    return held
+
+
 @pytest.fixture(scope="session")
 def crash(world: World, prometheus: Prometheus) -> Crash:
     """Crash the Active node under load, watch, and let it return."""
@@ -142,6 +150,8 @@ def crash(world: World, prometheus: Prometheus) -> Crash:
     assert wait_for(
         lambda: prometheus.value(f'lvs_virtualservice_active{{node="{node}",virtualservice="lonely"}}'), 15.0
     )
+    # What other tests did may go on for a moment: a single connection refused now would say nothing about the crash.
+    assert wait_for(lambda: all_held(world), 120.0), "300 connections cannot be held"
     with world.load(TARGET, hold=300, duration=200.0) as load:
         assert load.wait_until(lambda told: told["held"] == 300, 20.0), load.progress
         time.sleep(1.5)
