@@ -1,0 +1,54 @@
+"""What the agent and its process of health checks (``lvs-checks``) tell each other. Pure.
+
+One JSON object a line: the agent sends the whole wish (``Targets``), whenever it changes; the process sends
+``Verdict`` for each target when it changes, and all of them again after each wish.
+"""
+
+from dataclasses import dataclass
+
+from lvsapi.health import HealthCheck
+from lvsapi.ipvs import Forwarding, Tunnel
+from lvsapi.model import IPAddress, Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A backend and what is asked of it. The same backend of two objects is two targets."""
+
+    name: str
+    """Unique; ``<namespace>/<name> <virtual address>:<port> <backend>:<port>/<protocol>``. What remains the same in
+    the next wish keeps its state."""
+    address: IPAddress
+    port: int
+    protocol: Protocol
+    checks: tuple[HealthCheck, ...]
+    up: bool = False
+    """What it is taken for until the first answer."""
+    virtual_address: IPAddress | None = None
+    """The next four are for the check of the path."""
+    virtual_port: int = 0
+    forwarding: Forwarding = Forwarding.DIRECT_ROUTING
+    tunnel: Tunnel | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """Everything that is to be asked."""
+
+    generation: int
+    targets: tuple[Target, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What became of a target's checks, all of them taken together."""
+
+    generation: int
+    name: str
+    up: bool
+    known: bool = True
+    """False: no check has had its first full answer yet; ``up`` is what the target was taken for."""
+    percent: int = 100
+    """Of its weight, as the backend itself says (``CheckType.AGENT``), 0-256."""
+    reason: str = ""
+    """Of the failure, for people: check, address, what was expected and what came. Empty when up."""
