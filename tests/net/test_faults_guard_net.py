@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lvsagent.adapters.culprits import KUBE_PROXY_PORT
 from lvsagent.adapters.glance import Glance
 from tests.net.faults import BUSY
 from tests.net.lan import Lan
@@ -98,6 +99,8 @@ def test_an_address_of_ours_that_is_taken_from_lo_is_put_back(lab: Lab) -> None:
 def test_fault_44_kube_proxy_in_ipvs_mode_is_named_and_the_tables_are_there_most_of_the_time(lab: Lab) -> None:
     lab.both()
     lab.lan.popen("d1", [sys.executable, "-c", IN_IPVS_MODE])
+    listening = ["ss", "-Hltn", "sport", "=", f":{KUBE_PROXY_PORT}"]
+    lab.until("kube-proxy's twin answers", lambda: bool(lab.lan.run("d1", listening)), 10.0)
     lab.lan.run("d1", ["ip", "link", "add", "kube-ipvs0", "type", "dummy"])
     deleter = lab.lan.popen("d1", ["sh", "-c", "while :; do ipvsadm -C; sleep 1; done"])
     seconds = lab.until(

@@ -60,12 +60,14 @@ def test_a_node_told_to_stand_by_hands_over_without_a_gap_and_takes_back_when_it
 def test_alone_a_node_told_to_stand_by_serves_on(pair: Pair) -> None:
     pair.configure()
     pair.dr2.configure()
+    pair.dr1.await_holding()
+    before = pair.dr1.transitions()
     begin = time.monotonic()
     pair.dr1.configure(router(110, standby=True))
     time.sleep(1.5)
     assert pair.dr1.holds()
     assert pair.probe.gap(begin) <= 0.3
-    assert pair.dr1.transitions() == ["startup", "active_silent"]
+    assert pair.dr1.transitions() == before
 
 
 def test_tables_that_are_not_in_place_any_more_hand_over_without_a_gap(pair: Pair) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 pytestmark = pytest.mark.unit
 RUNNER: dict[str, Any] = runpy.run_path(str(Path(__file__).resolve().parents[1] / "run.py"))
-count, Count = RUNNER["count"], RUNNER["Count"]
+count, failures, Count = RUNNER["count"], RUNNER["failures"], RUNNER["Count"]
 
 
 def report(folder: Path, **numbers: int) -> Path:
@@ -38,3 +38,45 @@ def test_an_empty_tier_is_nothing(tmp_path: Path) -> None:
 def test_the_last_line_names_skipped_tests_only_when_there_are_some() -> None:
     assert str(Count(passed=3)) == "3 passed, 0 failed"
     assert str(Count(passed=3, skipped=1)) == "3 passed, 0 failed, 1 skipped"
+
+
+def test_what_failed_is_named_as_it_is_run_again_and_what_passed_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "report.xml"
+    path.write_text(
+        "<testsuites><testsuite>"
+        '<testcase classname="tests.net.test_a" name="test_good"/>'
+        '<testcase classname="tests.net.test_a" name="test_bad[a b]"><failure/></testcase>'
+        '<testcase classname="tests.net.test_b" name="test_no_fixture"><error/></testcase>'
+        "</testsuite></testsuites>"
+    )
+    assert failures(path) == ["tests/net/test_a.py::test_bad[a b]", "tests/net/test_b.py::test_no_fixture"]
+    assert failures(tmp_path / "none.xml") == []
+
+
+@pytest.mark.parametrize(("bad", "second", "expected"), [(1, 1, "3 passed, 0 failed"), (1, 0, "2 passed, 1 failed"),
+                                                         (2, 1, "2 passed, 1 failed")])  # fmt: skip
+def test_only_what_passes_the_second_time_is_credited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: int, second: int, expected: str
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def run(tier: str, name: str, what: tuple[str, ...], extra: list[str]) -> Any:
+        asked.append(what)
+        if what:
+            return Count(passed=second, failed=bad - second)
+        cases = "".join(f'<testcase classname="tests.e2e.test_a" name="t{n}"><failure/></testcase>' for n in range(bad))
+        (tmp_path / f"{name}.xml").write_text(f"<testsuites><testsuite>{cases}</testsuite></testsuites>")
+        return Count(passed=3 - bad, failed=bad)
+
+    monkeypatch.setitem(RUNNER["run_tier"].__globals__, "run_here", run)
+    monkeypatch.setitem(RUNNER["run_tier"].__globals__, "REPORTS", tmp_path)
+    assert str(RUNNER["run_tier"]("e2e", [])) == expected
+    assert asked == [(), tuple(f"tests/e2e/test_a.py::t{n}" for n in range(bad))]
+
+
+def test_a_tier_that_died_or_fails_all_over_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = [Count(failed=1), Count(failed=RUNNER["MOST_AGAIN"] + 1)]
+    monkeypatch.setitem(RUNNER["run_tier"].__globals__, "run_here", lambda *_: results.pop())
+    monkeypatch.setitem(RUNNER["run_tier"].__globals__, "REPORTS", tmp_path)
+    assert RUNNER["run_tier"]("e2e", []).failed == RUNNER["MOST_AGAIN"] + 1
+    assert RUNNER["run_tier"]("e2e", []).failed == 1, "no test is named"

@@ -29,6 +29,8 @@ core with 1,000 services."""
 INSPECT_SECONDS = 5.0
 ASK_SECONDS = 10.0
 """Who did it is not asked for anew before."""
+UNKNOWN_SECONDS = 1.0
+"""The same while nobody is known: who starts may not answer yet."""
 FEWEST_LINES = 10.0
 """Seconds between lines of the log about the same."""
 
@@ -108,8 +110,8 @@ class Guard:
         now = time.monotonic()
         tables = bool(changed.keys() - {Thing.SETTING})
         if tables and now >= self._ask:
-            self._ask = now + ASK_SECONDS
             self._culprit = await self.worker.culprit(tuple(interface.name for interface in facts.interfaces))
+            self._ask = now + (ASK_SECONDS if self._culprit is not None else UNKNOWN_SECONDS)
         self.judge(now)
         if self._throttle.allows(f"changed {tables}", now):
             extra: dict[str, object] = {str(thing): number for thing, number in changed.items()}
