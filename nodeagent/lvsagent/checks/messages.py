@@ -25,10 +25,16 @@ class Target:
     up: bool = False
     """What it is taken for until the first answer."""
     virtual_address: IPAddress | None = None
-    """The next four are for the check of the path."""
+    """The next six are for the check of the path."""
     virtual_port: int = 0
     forwarding: Forwarding = Forwarding.DIRECT_ROUTING
+    """As this node's kernel does it: a pod of this node is masqueraded, whatever its object says."""
     tunnel: Tunnel | None = None
+    through: str = ""
+    """The node that runs it and whose own table hands packets of the virtual address to it. Empty: none, it takes them
+    itself."""
+    director: bool = False
+    """Its host is a director for the virtual address, and answers ARP for it rightly while it is Active."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
