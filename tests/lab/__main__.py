@@ -1,12 +1,17 @@
 """``make lab``: the lab that this project began with, without Kubernetes. Exit status 0: every claim was true.
 
 Three times: both directors run lvs-agent; keepalived is dr2; keepalived is dr1. Then each lb_algo with each lb_kind.
+They run at the same time, each on a LAN of its own, and are told one after another.
 """
 
 import argparse
+import contextlib
 import shutil
+import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.claims import Claims
@@ -15,20 +20,20 @@ from tests.lab.mixed import MixedStory
 from tests.lab.place import DIRECTORS, Place
 from tests.lab.story import Story
 
-KINDS = "kinds"
+ALONE, KINDS = "none", "kinds"
+STORIES: dict[str, Callable[[Path], int]] = {}
+"""By name: tells it in that folder, and returns the exit status."""
+LIMIT_SECONDS = 240.0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="lab", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="keep the folder of logs, and say where it is")
-    parser.add_argument(
-        "--keepalived", choices=("none", *DIRECTORS), help="only the story in which this director runs keepalived"
-    )
+    parser.add_argument("--story", choices=tuple(STORIES), help="only this one; dr1, dr2: who runs keepalived")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="lvs-lab-"))
-    stories = ("none", *reversed(DIRECTORS), KINDS) if options.keepalived is None else (options.keepalived,)
     try:
-        return max(_tell(folder / name, "" if name == "none" else name) for name in stories)
+        return STORIES[options.story](folder) if options.story else all_at_once(folder)
     finally:
         if options.keep:
             print(f"logs: {folder}")
@@ -36,13 +41,62 @@ def main() -> int:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _tell(folder: Path, keepalived: str) -> int:
-    """One story; its exit status."""
-    if keepalived == KINDS:
-        with Place(folder, ports=PORTS.values()) as place:
-            return KindsStory(place, Claims()).tell()
-    with Place(folder, keepalived=keepalived) as place:
-        return (MixedStory if keepalived else Story)(place, Claims()).tell()
+def all_at_once(folder: Path) -> int:
+    """Every story in a process of its own; what they say in their order. The worst exit status."""
+    begin = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        running = [(stack.enter_context(_started(name, folder / f"{name}.out")), folder / f"{name}.out")
+                   for name in STORIES]  # fmt: skip
+        status = max([_follow(process, said, begin + LIMIT_SECONDS) for process, said in running])
+    print(f"\nAll of it took {time.monotonic() - begin:.0f} s.", flush=True)
+    return status
+
+
+@contextlib.contextmanager
+def _started(name: str, said: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    with said.open("wb") as output:
+        process = subprocess.Popen([sys.executable, "-m", "tests.lab", "--story", name], stdout=output, stderr=output)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()  # it takes its LAN down
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            process.kill()
+        process.wait()
+
+
+def _follow(process: "subprocess.Popen[bytes]", said: Path, deadline: float) -> int:
+    """Print what it says until it ends; its exit status, 1 when it was not done in time."""
+    with said.open("rb") as lines:
+        while True:
+            ended = process.poll() is not None
+            if text := lines.read():
+                sys.stdout.write(text.decode(errors="replace"))
+                sys.stdout.flush()
+            if ended:
+                return process.wait()
+            if time.monotonic() > deadline:
+                print(f"  not done within {LIMIT_SECONDS:.0f} s")
+                return 1
+            time.sleep(0.1)
+
+
+def _elections(keepalived: str) -> Callable[[Path], int]:
+    def tell(folder: Path) -> int:
+        with Place(folder, keepalived=keepalived) as place:
+            return (MixedStory if keepalived else Story)(place, Claims()).tell()
+
+    return tell
+
+
+def _kinds(folder: Path) -> int:
+    with Place(folder, ports=PORTS.values()) as place:
+        return KindsStory(place, Claims()).tell()
+
+
+STORIES |= {ALONE: _elections(""), **{name: _elections(name) for name in reversed(DIRECTORS)}, KINDS: _kinds}
 
 
 if __name__ == "__main__":
