@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from lvsapi.ipvs import TrafficPolicy
 from lvsapi.model import (
     Assignment,
     Director,
@@ -121,12 +122,17 @@ def service_class(
 
 
 def service(
-    name: str = "web", ports: Iterable[tuple[str, int, str]] = (("http", 80, "TCP"),), *, namespace: str = "default"
+    name: str = "web",
+    ports: Iterable[tuple[str, int, str]] = (("http", 80, "TCP"),),
+    *,
+    namespace: str = "default",
+    policy: str = "Cluster",
 ) -> KubeService:
     """ports: (name, number, protocol)."""
     return KubeService(
         key=ObjectKey(namespace, name),
         ports=tuple(KubeServicePort(name=n, port=p, protocol=Protocol(proto)) for n, p, proto in ports),
+        external_traffic_policy=TrafficPolicy(policy),
     )
 
 
@@ -170,12 +176,14 @@ def node(
     labels: Mapping[str, str] | None = None,
     standby: str = "",
     conditions: Mapping[str, str] | None = None,
+    lost: bool = False,
 ) -> Node:
     return Node(
         name=name,
         labels=dict(labels or {}),
         addresses=tuple(ip_address(a) for a in addresses),
         standby=standby,
+        lost=lost,
         conditions=dict(conditions or {}),
     )
 

@@ -50,6 +50,14 @@ class Forwarding(StrEnum):
     MASQUERADE = "Masquerade"
 
 
+class TrafficPolicy(StrEnum):
+    """A Service's ``externalTrafficPolicy``."""
+
+    CLUSTER = "Cluster"
+    LOCAL = "Local"
+    """The Active node gives connections to its own pods only."""
+
+
 class TunnelType(StrEnum):
     """ipvsadm(8) ``--tun-type``."""
 
@@ -108,6 +116,20 @@ class ConnectionLimits:
 
 
 UNLIMITED = ConnectionLimits()
+
+
+def passes_over(scheduler: Scheduler, given: tuple[SchedulerFlag, ...] | None) -> bool:
+    """Whether a connection whose place is a destination of weight 0 goes to another one. Else it is refused, as
+    ``ip_vs_dh.c`` does, and ``sh`` and ``mh`` without their fallback."""
+    match scheduler:
+        case Scheduler.DH:
+            return False
+        case Scheduler.SH | Scheduler.MH:
+            return any(
+                flag in flags_of(scheduler, given) for flag in (SchedulerFlag.SH_FALLBACK, SchedulerFlag.MH_FALLBACK)
+            )
+        case _:
+            return True
 
 
 def flags_of(scheduler: Scheduler, given: tuple[SchedulerFlag, ...] | None) -> tuple[SchedulerFlag, ...]:

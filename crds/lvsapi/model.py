@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from lvsapi.ipvs import IPIP, UNLIMITED, ConnectionLimits, Persistence, SchedulerFlag, Tunnel
+from lvsapi.ipvs import IPIP, UNLIMITED, ConnectionLimits, Persistence, SchedulerFlag, TrafficPolicy, Tunnel
 from lvsapi.ipvs import Forwarding as Forwarding
 from lvsapi.ipvs import Scheduler as Scheduler
 from lvsapi.vrrp import InitialState, VrrpSettings
@@ -134,6 +134,8 @@ class VirtualService:
     """The VRID that the user asks for."""
     assigned: Assignment | None = None
     """From status; None until somebody has decided."""
+    external_traffic_policy: TrafficPolicy | None = None
+    """None: the Service's."""
     failover_from: str = ""
     """Annotation ``lvsdr.io/failover-from``: a node that shall be Active only if no other can."""
 
@@ -184,6 +186,7 @@ class KubeService:
 
     key: ObjectKey
     ports: tuple[KubeServicePort, ...]
+    external_traffic_policy: TrafficPolicy = TrafficPolicy.CLUSTER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +230,8 @@ class Node:
     """InternalIP addresses."""
     standby: str = ""
     """Why the node should be Active only if no other can: cordoned, tainted, annotated; empty: it need not."""
+    lost: bool = False
+    """Its kubelet has not reported for so long that the control plane knows nothing of it: condition Ready Unknown."""
     conditions: Mapping[str, str] = field(default_factory=dict)
     """Status by type, ``True`` and ``False`` only: what is Unknown says nothing."""
 
@@ -259,6 +264,9 @@ class Backend:
     """None: the virtual server's."""
     tunnel: Tunnel = IPIP
     limits: ConnectionLimits = UNLIMITED
+    kept: bool = False
+    """It is not fit for new connections and may never have been: a table that has it keeps it for the connections that
+    it holds, with weight 0; others do without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,6 +290,8 @@ class VirtualServer:
     """None: the scheduler's usual ones (``ipvs.flags_of``)."""
     persistence: Persistence | None = None
     one_packet: bool = False
+    local: bool = False
+    """externalTrafficPolicy Local: every node knows its own pods only."""
 
     @property
     def alike(self) -> bool:
@@ -291,7 +301,7 @@ class VirtualServer:
         each other's pods would then send a packet to and fro until its TTL ends.
         """
         counts = any(backend.limits.upper for backend in self.backends)
-        return self.scheduler is Scheduler.MH and self.persistence is None and not counts
+        return self.scheduler is Scheduler.MH and self.persistence is None and not counts and not self.local
 
     @property
     def ports(self) -> str:

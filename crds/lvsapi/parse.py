@@ -11,7 +11,7 @@ from typing import cast
 from lvsapi import names
 from lvsapi.errors import FieldError
 from lvsapi.fields import Fields, is_integer, refusal_of_address
-from lvsapi.ipvs import IPIP, UNLIMITED, Forwarding, Scheduler
+from lvsapi.ipvs import IPIP, UNLIMITED, Forwarding, Scheduler, TrafficPolicy
 from lvsapi.model import Assignment, Director, IPAddress, RealServer, ServicePort, VirtualService
 from lvsapi.parse_class import parse_class
 from lvsapi.parse_ipvs import (
@@ -67,6 +67,7 @@ def parse_virtual_service(obj: Mapping[str, object]) -> VirtualService:
     ports = ports_of(spec)
     service = _service(spec)
     real_servers = _real_servers(spec)
+    policy = _policy(spec)
     check_forwarding(spec, forwarding, real_servers)
     if one_packet:
         check_one_packet(spec, ports, forwarding, real_servers)
@@ -93,6 +94,7 @@ def parse_virtual_service(obj: Mapping[str, object]) -> VirtualService:
         forwarding=forwarding,
         tunnel=tunnel or IPIP,
         virtual_router_id=vrid,
+        external_traffic_policy=policy,
         assigned=_assigned(top.raw("status")),
         failover_from=_annotation(metadata, names.FAILOVER_FROM),
     )
@@ -132,6 +134,15 @@ def _service(spec: Fields) -> str | None:
     name = reference.text("name", names.is_dns_label, LABEL_RULE, required=True)
     reference.finish()
     return name
+
+
+def _policy(spec: Fields) -> TrafficPolicy | None:
+    if spec.raw("externalTrafficPolicy") is None:
+        return None
+    found = spec.choice("externalTrafficPolicy", TrafficPolicy.CLUSTER)
+    if spec.raw("realServers"):
+        spec.refuse("externalTrafficPolicy", str(found), "goes with serviceRef: no node runs a real server; remove it")
+    return found
 
 
 def _real_servers(spec: Fields) -> tuple[tuple[str, RealServer], ...]:

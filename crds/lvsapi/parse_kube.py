@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from lvsapi import names
 from lvsapi.errors import FieldError, SpecError
 from lvsapi.fields import Fields, is_integer, lenient_address
+from lvsapi.ipvs import TrafficPolicy
 from lvsapi.model import (
     Endpoint,
     EndpointSlice,
@@ -32,7 +33,9 @@ def parse_service(obj: Mapping[str, object]) -> KubeService:
         number, protocol = _number(item.get("port")), _protocol(item.get("protocol"))
         if number is not None and protocol is not None:
             ports.append(KubeServicePort(name=_text(item.get("name")), port=number, protocol=protocol))
-    return KubeService(key=key, ports=tuple(ports))
+    local = _object(obj.get("spec")).get("externalTrafficPolicy") == TrafficPolicy.LOCAL
+    policy = TrafficPolicy.LOCAL if local else TrafficPolicy.CLUSTER
+    return KubeService(key=key, ports=tuple(ports), external_traffic_policy=policy)
 
 
 def parse_endpoint_slice(obj: Mapping[str, object]) -> EndpointSlice:
@@ -70,6 +73,7 @@ def parse_node(obj: Mapping[str, object]) -> Node:
         labels={k: v for k, v in labels.items() if isinstance(k, str) and isinstance(v, str)},
         addresses=tuple(_addresses(internal)),
         standby=_standby(_object(metadata.get("annotations")), _object(obj.get("spec"))),
+        lost=conditions.get("Ready") == "Unknown",
         conditions={kind: word for kind, word in sorted(conditions.items()) if kind and word in ("True", "False")},
     )
 

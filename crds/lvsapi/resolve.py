@@ -11,6 +11,8 @@ from dataclasses import replace
 from lvsapi import names
 from lvsapi.admission import by_age, classes_of, default_class, first_come
 from lvsapi.assign import with_assignments
+from lvsapi.endpoints import Candidate, fitness, lost, weighed
+from lvsapi.ipvs import TrafficPolicy
 from lvsapi.model import (
     Backend,
     Director,
@@ -74,13 +76,14 @@ def resolve(snapshot: Snapshot) -> Resolved:
                     forwarding=item.forwarding,
                     backends=backends[address.version],
                     missing=missing,
+                    local=look.local(item),
                 )
                 for address in item.addresses
             ]
     servers.sort(key=lambda s: (s.address.version, int(s.address), s.protocol or "", s.port))
     return Resolved(
         servers=tuple(servers),
-        routers=_routers(services, classes_of(snapshot), {node.name: node for node in snapshot.nodes}),
+        routers=_routers(services, classes_of(snapshot), {node.name: node for node in snapshot.nodes}, _ready(servers)),
         problems=tuple(dict.fromkeys(problems)),
     )
 
@@ -96,7 +99,16 @@ class _Lookup:
         self._slices: dict[ObjectKey, list[EndpointSlice]] = defaultdict(list)
         for item in snapshot.slices:
             self._slices[ObjectKey(item.key.namespace, item.service)].append(item)
+        self._lost = lost(snapshot.nodes)
         self._hosts = {(a.version, int(a)) for node in snapshot.nodes for a in node.addresses}
+
+    def local(self, item: VirtualService) -> bool:
+        """Whether nodes give connections to their own pods only."""
+        if item.service is None:
+            return False
+        service = self._services.get(ObjectKey(item.key.namespace, item.service))
+        policy = item.external_traffic_policy or (service and service.external_traffic_policy)
+        return policy is TrafficPolicy.LOCAL
 
     def backends(
         self, item: VirtualService, ports: PortRange, port: ServicePort | None
@@ -108,7 +120,7 @@ class _Lookup:
         if service is None:
             text = f"spec.serviceRef.name: there is no Service {key}; create it or name another"
             return nothing, [_unresolved(item, Reason.SERVICE_NOT_FOUND, text)]
-        found: dict[tuple[int, int, int], Backend] = {}
+        found: dict[tuple[int, int, int], Candidate] = {}
         refused: dict[Reason, tuple[int, str]] = {}
         # A range keeps its ports, whatever the Service's are.
         target = KEPT if port is None or ports.first != ports.last else _target(port, service)
@@ -120,7 +132,7 @@ class _Lookup:
             for number in numbers:
                 self._collect(item, ports, part, number, found, refused)
         problems = [_unresolved(item, why, _refusal(item, ports, why, *who)) for why, who in sorted(refused.items())]
-        return _sorted(found.values()), problems
+        return _sorted(weighed(found.values(), self.local(item))), problems
 
     def _collect(
         self,
@@ -128,15 +140,12 @@ class _Lookup:
         ports: PortRange,
         part: EndpointSlice,
         number: int,
-        found: dict[tuple[int, int, int], Backend],
+        found: dict[tuple[int, int, int], Candidate],
         refused: dict[Reason, tuple[int, str]],
     ) -> None:
         for endpoint in part.endpoints:
-            if endpoint.ready:
-                weight = 1
-            elif endpoint.serving and endpoint.terminating:
-                weight = 0
-            else:
+            fit = fitness(endpoint, item, ports.protocol, self._lost)
+            if fit is None:
                 continue
             # Addresses of one endpoint are interchangeable (discovery/v1); like kube-proxy, take the first.
             for address in endpoint.addresses[:1]:
@@ -146,19 +155,20 @@ class _Lookup:
                 if why is not None:
                     refused[why] = min(refused.get(why, (number, str(address))), (number, str(address)))
                     continue
+                backend = Backend(
+                    address=address,
+                    port=number,
+                    weight=1,
+                    node=endpoint.node,
+                    host_network=host,
+                    tunnel=item.tunnel,
+                    limits=item.limits,
+                )
                 key = (address.version, value, number)
-                other = found.get(key)
-                # An endpoint may stand in two slices for a moment: ready wins, then a known node.
-                if other is None or (weight, endpoint.node or "") > (other.weight, other.node or ""):
-                    found[key] = Backend(
-                        address=address,
-                        port=number,
-                        weight=weight,
-                        node=endpoint.node,
-                        host_network=host,
-                        tunnel=item.tunnel,
-                        limits=item.limits,
-                    )
+                other, one = found.get(key), Candidate(fit, backend)
+                # An endpoint may stand in two slices for a moment.
+                if other is None or one.rank > other.rank:
+                    found[key] = one
 
 
 def _impossible(item: VirtualService, host: bool, mapped: bool) -> Reason | None:
@@ -238,8 +248,22 @@ def _unresolved(item: VirtualService, reason: Reason, message: str) -> Problem:
     return Problem(key=item.key, condition=ConditionType.RESOLVED_REFS, reason=reason, message=message)
 
 
+def _ready(servers: Iterable[VirtualServer]) -> Mapping[tuple[ObjectKey, int], frozenset[str]]:
+    """By object with externalTrafficPolicy Local and family: the nodes that have a backend for each of its ports."""
+    found: dict[tuple[ObjectKey, int], frozenset[str]] = {}
+    for server in servers:
+        if server.local:
+            key = (server.owner, int(server.address.version))
+            here = frozenset(b.node for b in server.backends if b.node is not None and b.weight)
+            found[key] = found.get(key, here) & here
+    return found
+
+
 def _routers(
-    services: Iterable[VirtualService], classes: Mapping[str, VirtualServiceClass], nodes: Mapping[str, Node]
+    services: Iterable[VirtualService],
+    classes: Mapping[str, VirtualServiceClass],
+    nodes: Mapping[str, Node],
+    ready: Mapping[tuple[ObjectKey, int], frozenset[str]],
 ) -> tuple[VirtualRouter, ...]:
     """One virtual router per class, VRID and family, with the union of its objects' addresses."""
     groups: dict[tuple[str, int, int], list[VirtualService]] = defaultdict(list)
@@ -255,6 +279,12 @@ def _routers(
         # While a new ranking is being written, objects may differ: the oldest speaks for all.
         directors = next((m.assigned.directors for m in members if m.assigned is not None), ())
         held = {m.failover_from: f"annotation {names.FAILOVER_FROM} of {m.key}" for m in reversed(members)}
+        standby = {
+            item.node: why
+            for item in directors
+            if (why := held.get(item.node) or _standby(nodes.get(item.node), settings))
+        }
+        local = {m.key: ready[m.key, family] for m in members if (m.key, family) in ready}
         routers.append(
             VirtualRouter(
                 class_name=name,
@@ -268,17 +298,32 @@ def _routers(
                 vip_prefix_length=settings.vip_prefix_length,
                 vrrp=settings.vrrp,
                 connection_sync=settings.connection_sync,
-                standby={
-                    item.node: why
-                    for item in directors
-                    if (why := held.get(item.node) or _standby(nodes.get(item.node), settings))
-                },
+                standby=_bare([item.node for item in directors], local, standby),
                 weights={
                     item.node: weight for item in directors if (weight := _weight(nodes.get(item.node), settings))
                 },
             )
         )
     return tuple(routers)
+
+
+def _bare(
+    directors: Iterable[str], local: Mapping[ObjectKey, frozenset[str]], standby: Mapping[str, str]
+) -> Mapping[str, str]:
+    """Who should be Active only if no other can, where objects have externalTrafficPolicy Local (``local``: the nodes
+    that have endpoints of each): whoever has endpoints of fewer of them than others. A node that somebody put on
+    standby has to do where only such nodes have them."""
+    counts = {node: sum(node in here for here in local.values()) for node in directors}
+    best = max(counts.values(), default=0)
+    lacking = {
+        node: f"externalTrafficPolicy Local: no ready endpoint of {min(k for k, v in local.items() if node not in v)}"
+        for node, count in counts.items()
+        if count < best
+    }
+    if not lacking:
+        return standby
+    fit = counts.keys() - lacking.keys()
+    return lacking if fit <= standby.keys() else {**standby, **lacking}
 
 
 def _director(item: Director, settings: VirtualServiceClass, nodes: Mapping[str, Node]) -> Director:

@@ -5,6 +5,7 @@ refuses at once what the operator would refuse a moment later.
 """
 
 from lvsapi import names, rules
+from lvsapi.ipvs import TrafficPolicy
 from lvsapi.schema_class import class_spec
 from lvsapi.schema_ipvs import address, ipvs_checks, ipvs_parts
 from lvsapi.schema_parts import (
@@ -100,12 +101,23 @@ def _spec() -> Schema:
             {"name": label("Name of the Service.")},
             required=["name"],
         ),
+        "externalTrafficPolicy": {
+            "type": "string",
+            "enum": [str(policy) for policy in TrafficPolicy],
+            "description": "Local: the Active node gives connections to its own pods only, and nodes without ready "
+            "ones are Active only if no other can. Default: the Service's.",
+        },
         **ipvs_parts(),
         "virtualRouterID": integer(1, 255, "Virtual Router ID (RFC 9568). Default: one of the class's range."),
         "className": {**name_of("The VirtualServiceClass."), "default": names.DEFAULT_CLASS},
     }
     checks = [
         rule_of("has(self.serviceRef) != has(self.realServers)", "needs either serviceRef or realServers, not both"),
+        rule_of(
+            "!has(self.realServers) || !has(self.externalTrafficPolicy)",
+            "externalTrafficPolicy goes with serviceRef: no node runs a real server; remove it",
+            ".externalTrafficPolicy",
+        ),
         rule_of(
             "!has(self.realServers) || self.realServers.all(r, !(r.address in self.addresses))",
             "a real server cannot have the virtual address; name its own",

@@ -81,6 +81,8 @@ class Reason(StrEnum):
     LOCAL_BACKENDS_ONLY = "LocalBackendsOnly"
     NOT_SYNCHRONISED = "NotSynchronised"
     """The two: some of them, or none but by chance."""
+    LOCAL_TRAFFIC_POLICY = "LocalTrafficPolicy"
+    """None: every node has its own pods only."""
     NOT_ACCEPTED = "NotAccepted"
     """Not looked at, because the object is not accepted."""
     PROGRAMMING_FAILED = "ProgrammingFailed"

@@ -71,6 +71,9 @@ def _kept(server: VirtualServer, asked: bool, synchronised: bool, why_not: str) 
         return NONE_HELD
     if server.alike:
         return ALL
+    if server.local:
+        text = "With externalTrafficPolicy Local connections end when the address moves: its new node has other pods"
+        return Kept(False, Reason.LOCAL_TRAFFIC_POLICY, text)
     what = _what(server)
     if two_tiers(server):
         text = f"With {what} a takeover keeps the connections to backends on the new Active node only; mh keeps all"

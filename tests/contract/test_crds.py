@@ -79,6 +79,7 @@ VALID: list[dict[str, Any]] = [
         {"address": "192.168.139.9", "forwarding": "Tunnel"},
         tunnel={"type": "gre"},
     ),
+    raw_virtual_service(externalTrafficPolicy="Local"),
     raw_class(connectionSync=True),
     raw_class(),
     raw_class(
@@ -183,6 +184,8 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     (raw_virtual_service(ports=[{"port": 85}, {"port": 80, "endPort": 90}]), "spec.ports[1]"),
     (servers({"address": "192.168.139.7", "port": 80}, ports=[{"port": 80, "endPort": 90}]), "spec.realServers"),
     (servers({"address": "192.168.139.7", "port": 80}, ports=None, allPorts=True), "spec.realServers"),
+    (raw_virtual_service(externalTrafficPolicy="local"), "spec.externalTrafficPolicy"),
+    (servers({"address": "192.168.139.7"}, externalTrafficPolicy="Local"), "spec.externalTrafficPolicy"),
     (raw_virtual_service(schedulerFlags=["sh-port"]), "spec.schedulerFlags"),
     (raw_virtual_service(scheduler="rr", schedulerFlags=["mh-port"]), "spec.schedulerFlags"),
     (raw_virtual_service(schedulerFlags=["mh-port", "mh-port"]), "spec.schedulerFlags[1]"),

@@ -115,8 +115,8 @@ class PodLan:
     def program(self, node: str, resolved: Resolved, active: frozenset[str] = frozenset()) -> KernelState:
         """One pass of the agent: plan, diff, apply, read back. Asserts that a second pass has nothing to do."""
         with self.kernel(node) as kernel:
-            want = plan(resolved, kernel.facts(), active).state
             have = kernel.read()
+            want = plan(resolved, kernel.facts(), active, tables=have.services).state
             difference = diff(want, have, self.owned[node])
             self.owned[node] = claim(want, have, self.owned[node])
             assert not difference.conflicts

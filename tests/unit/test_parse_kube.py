@@ -26,6 +26,22 @@ def test_a_service_is_read() -> None:
     assert parse_service(raw_service(ports=ports)) == service(ports=[("", 53, "UDP")])
 
 
+@pytest.mark.parametrize(
+    ("written", "policy"), [("Local", "Local"), ("Cluster", "Cluster"), (None, "Cluster"), (7, "Cluster")]
+)
+def test_the_traffic_policy_of_a_service_is_read(written: Any, policy: str) -> None:
+    raw: dict[str, Any] = raw_service()
+    raw["spec"]["externalTrafficPolicy"] = written
+    assert parse_service(raw) == service(policy=policy)
+
+
+@pytest.mark.parametrize(("status", "lost"), [("True", False), ("False", False), ("Unknown", True)])
+def test_a_node_is_lost_when_nothing_is_known_of_it(status: str, lost: bool) -> None:
+    raw: dict[str, Any] = raw_node("node1")
+    raw["status"]["conditions"] = [{"type": "Ready", "status": status}, {"type": "DiskPressure", "status": "Unknown"}]
+    assert parse_node(raw).lost is lost
+
+
 def test_a_node_is_read_with_its_internal_addresses() -> None:
     obj = raw_node("node1", "192.168.139.101", "2001:db8::101", labels={"a": "b"})
     assert parse_node(obj) == node("node1", "192.168.139.101", "2001:db8::101", labels={"a": "b"})

@@ -260,3 +260,25 @@ def test_an_address_without_tables_is_not_carried_beside_others_of_its_router() 
         Resolved(servers=servers, routers=(router(addresses=(VIP, other)),), problems=()), facts(), frozenset()
     )
     assert [config.addresses for config in result.routers] == [("10.0.0.200/32",)]
+
+
+def test_an_endpoint_that_does_not_serve_stays_where_a_table_has_it_and_is_added_nowhere() -> None:
+    kept = replace(PODS[1], kept=True)
+    what = Resolved(servers=(server(backends=(PODS[0], kept)),), routers=(), problems=())
+    with_it = plan(Resolved(servers=(server(),), routers=(), problems=()), facts(), frozenset()).state.services
+    without = plan(what, facts(), frozenset())
+    assert [str(d.address) for d in only(without).destinations] == ["10.244.1.11"]
+    after = plan(what, facts(), frozenset(), frozenset(), with_it)
+    assert [(str(d.address), d.weight) for d in only(after).destinations] == [("10.244.1.11", 1), ("10.244.2.11", 0)]
+    gone = plan(what, facts(), frozenset(), frozenset(), without.state.services)
+    assert gone.state == without.state
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_with_external_traffic_policy_local_every_node_has_its_own_pods_only(active: bool) -> None:
+    homeless = backend("10.244.9.9", None)
+    for node, wanted in (("n1", ["10.244.1.11"]), ("n2", ["10.244.2.11"]), ("n3", [])):
+        what = server(local=True, backends=(*PODS, homeless))
+        service = only(planned(what, facts(node=node), router(), active=active))
+        assert [str(d.address) for d in service.destinations] == wanted
+    assert only(planned(server(local=True, backends=(homeless,)))).destinations == ()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvsapi.model import Backend, Endpoint, ObjectKey, RealServer, Resolved, Snapshot, VirtualService
+from lvsapi.model import Backend, ObjectKey, RealServer, Resolved, Snapshot, VirtualService
 from lvsapi.resolve import default_class, resolve, with_assignments
 from lvsapi.status import ConditionType
 from tests.gen import (
@@ -71,22 +71,6 @@ def test_backends_stand_in_numeric_order_whatever_the_slices_order() -> None:
     wanted = ["10.244.2.9", "10.244.2.10", "10.244.9.2", "10.244.10.2"]
     for slices in ([one, two], [two, one]):
         assert [address for address, _, _ in backends(resolve(snapshot(web(), slices=slices)))] == wanted
-
-
-@pytest.mark.parametrize(
-    ("state", "weight"),
-    [
-        (endpoint(), 1),
-        (endpoint(ready=True, terminating=True), 1),
-        (endpoint(ready=False, serving=True, terminating=True), 0),
-        (endpoint(ready=False, serving=False, terminating=True), None),
-        (endpoint(ready=False, serving=True), None),
-        (endpoint(ready=False), None),
-    ],
-)
-def test_the_weight_follows_the_conditions(state: Endpoint, weight: int | None) -> None:
-    found = backends(resolve(snapshot(web(), slices=[endpoint_slice([state])])))
-    assert found == ([] if weight is None else [("10.244.1.2", 8080, weight)])
 
 
 def test_an_endpoint_in_two_slices_is_one_backend_and_ready_wins() -> None:

@@ -63,6 +63,8 @@ def router(name: str, sync: bool) -> VirtualRouter:
         (server("mh", OUTSIDE, persistence=PERSISTENCE), False, "NotSynchronised"),
         (server("mh", replace(OUTSIDE, limits=LIMITS)), False, "NotSynchronised"),
         (server("mh", OUTSIDE, persistence=PERSISTENCE), True, "Synchronised"),
+        (server("mh", POD, local=True), False, "LocalTrafficPolicy"),
+        (server("rr", POD, local=True), False, "LocalTrafficPolicy"),
         (server("rr", POD), False, "LocalBackendsOnly"),
         (server("sh", HOST), False, "LocalBackendsOnly"),
         (server("rr", OUTSIDE), False, "NotSynchronised"),

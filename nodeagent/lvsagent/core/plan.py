@@ -9,6 +9,7 @@ hold their local ones, because a packet that was sent here by direct routing mus
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from lvsagent.core.routers import router_of
 from lvsagent.core.state import (
@@ -40,6 +41,7 @@ FLAGS = {
 _Place = tuple[IPAddress, Protocol | None, int]
 MARKS = range(0x1000, 0x1100)
 """Firewall marks of ours (docs/decisions/0006): no bit of them is used by kube-proxy, Cilium, Calico or portmap."""
+NO_TABLES: Mapping[ServiceKey, Service] = MappingProxyType({})
 CONDITION = ConditionType.PROGRAMMED
 ADDRESS_OF_NODE = Reason.ADDRESS_OF_NODE
 
@@ -55,10 +57,15 @@ class NodePlan:
 
 
 def plan(
-    resolved: Resolved, facts: NodeFacts, active: frozenset[str], standing: frozenset[ServiceKey] = frozenset()
+    resolved: Resolved,
+    facts: NodeFacts,
+    active: frozenset[str],
+    standing: frozenset[ServiceKey] = frozenset(),
+    tables: Mapping[ServiceKey, Service] = NO_TABLES,
 ) -> NodePlan:
     """The wish of this node. ``active``: names of the routers that are Active here. ``standing``: services that are
-    ours already; an object that refers to something that is missing keeps these and gets no others."""
+    ours already; an object that refers to something that is missing keeps these and gets no others. ``tables``: what
+    the kernel has; an endpoint that does not serve keeps its connections where it is there."""
     own = {address.ip for interface in facts.interfaces if interface.name != "lo" for address in interface.addresses}
     holders = _owners(resolved)
     taken = {address for address in holders if address in own}
@@ -81,7 +88,7 @@ def plan(
             continue
         if server.end_port is not None:
             marks.add(_mark(server, value, server.end_port))
-        services[key] = _service(key, server, facts.node, own, server.address in active_addresses)
+        services[key] = _service(key, server, facts.node, own, server.address in active_addresses, tables.get(key))
     problems = [problem for address in sorted(taken, key=_order) for problem in _in_use(address, holders, facts)]
     problems += (
         Problem(key=key, condition=CONDITION, reason=Reason.NOT_RESOLVED, message=f"Nothing is programmed: {missing}")
@@ -179,10 +186,14 @@ def _no_mark(server: VirtualServer) -> str:
 # -- tables ----------------------------------------------------------------------------------------------------------
 
 
-def _service(key: ServiceKey, server: VirtualServer, node: str, own: set[IPAddress], active: bool) -> Service:
+def _service(
+    key: ServiceKey, server: VirtualServer, node: str, own: set[IPAddress], active: bool, there: Service | None
+) -> Service:
+    known = {destination.key for destination in there.destinations} if there is not None else set()
     # Other tables choose anew on every node, so that a node to which others send must only know its own pods. To a
     # director that is none of the real servers outside the cluster nobody sends: its table may wait complete.
-    everywhere = server.alike or not any(b.node is not None or _local(b, node, own) for b in server.backends)
+    outside = not server.local and not any(b.node is not None or _local(b, node, own) for b in server.backends)
+    everywhere = server.alike or outside
     flags = sum(int(FLAGS[flag]) for flag in flags_of(server.scheduler, server.scheduler_flags))
     if server.one_packet:
         flags |= ServiceFlag.ONE_PACKET
@@ -199,7 +210,8 @@ def _service(key: ServiceKey, server: VirtualServer, node: str, own: set[IPAddre
         destinations=tuple(
             _destination(server, backend, node, own)
             for backend in server.backends
-            if everywhere or active or _local(backend, node, own)
+            if everywhere or (active and not server.local) or _local(backend, node, own)
+            if not backend.kept or (backend.address, backend.port) in known
         ),
         persistent=persistent,
     )

@@ -187,7 +187,7 @@ class Loop:
             self._adopted = bool(self.owned.services & self.have.services.keys())
         suspects = Suspects.of(self.view.claims.liveness, self._peers, self.view.node)
         resolved = self._overlay.over(self.view.resolved, suspects)
-        wanted = plan(resolved, self.facts, self.view.claims.active, standing)
+        wanted = plan(resolved, self.facts, self.view.claims.active, standing, self.have.services)
         self.view.plan = wanted
         difference = diff(wanted.state, self.have, self.owned)
         step = decide.split(difference.ops, self._claimed(now), synced)

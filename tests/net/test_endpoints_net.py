@@ -1,0 +1,106 @@
+"""Endpoints that stop being ready, terminate or are local, on real kernels: what becomes of connections."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from lvsapi.model import Endpoint, Resolved
+from lvsapi.resolve import resolve
+from tests.gen import assignment, endpoint, endpoint_slice, node, service, snapshot, virtual_service
+from tests.net.lan import Lan
+from tests.net.pods import POD_PORT, Connection, PodLan
+from tests.net.test_data_path_net import PORT, VIP
+
+pytestmark = pytest.mark.net
+LEAVING = {"ready": False, "serving": True, "terminating": True}
+FAILING = {"ready": False, "serving": False, "terminating": False}
+ENDING = {"ready": False, "serving": False, "terminating": True}
+NEW = 40
+
+
+def pod(k: int, state: dict[str, bool] | None = None) -> Endpoint:
+    return endpoint(f"10.244.{k}.11", f"n{k}", **(state or {}))
+
+
+def objects(*endpoints: Endpoint, policy: str = "Cluster") -> Resolved:
+    """What every agent makes of such endpoints."""
+    item = virtual_service(addresses=[VIP], ports=[PORT], assigned=assignment(200, {"n1": 250, "n2": 240, "n3": 230}))
+    part = endpoint_slice(endpoints, ports=[("http", POD_PORT, "TCP")])
+    nodes = [node(f"n{k}", f"10.0.0.2{k}") for k in (1, 2, 3)]
+    return resolve(snapshot(item, services=[service(policy=policy)], slices=[part], nodes=nodes))
+
+
+def program(pods: PodLan, what: Resolved) -> None:
+    for name in pods.nodes:
+        pods.program(name, what)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PodLan]:
+    with Lan() as lan:
+        pods = PodLan(lan, 3)
+        pods.serve(tmp_path_factory.mktemp("pods"))
+        yield pods
+
+
+@pytest.fixture
+def pods(cluster: PodLan) -> PodLan:
+    """All three endpoints ready, n1 holds the VIP."""
+    program(cluster, objects(pod(1), pod(2), pod(3)))
+    for name in cluster.nodes:
+        if f"{VIP}/32" in cluster.lan.addresses(name):
+            cluster.release(name, VIP)
+    cluster.hold("n1", VIP)
+    return cluster
+
+
+def opened(pods: PodLan) -> list[Connection]:
+    return [pods.connect(VIP, PORT) for _ in range(NEW)]
+
+
+def reached(pods: PodLan) -> set[str]:
+    return {connection.pod for connection in opened(pods)}
+
+
+@pytest.mark.parametrize("state", [LEAVING, FAILING, ENDING], ids=["terminates", "fails its probe", "both"])
+def test_who_is_not_ready_any_more_keeps_its_connections_and_gets_no_others(
+    pods: PodLan, state: dict[str, bool]
+) -> None:
+    held = opened(pods)
+    mine = Counter(connection.pod for connection in held)
+    assert mine.keys() == {"p1", "p2", "p3"}
+    for changed in (3, 1):
+        program(pods, objects(*(pod(k, state if k == changed else None) for k in (1, 2, 3))))
+        assert reached(pods) == {"p1", "p2", "p3"} - {f"p{changed}"}
+        assert all(connection.lives() for connection in held)
+    program(pods, objects(pod(1), pod(2), pod(3)))
+    assert reached(pods) == {"p1", "p2", "p3"}
+    assert all(connection.lives() for connection in held), mine
+
+
+def test_who_never_was_ready_is_in_no_table(pods: PodLan) -> None:
+    program(pods, objects(pod(1), pod(2)))
+    program(pods, objects(pod(1), pod(2), pod(3, FAILING)))
+    for name in pods.nodes:
+        with pods.kernel(name) as kernel:
+            (table,) = kernel.read().services.values()
+        assert [str(d.address) for d in table.destinations] == ["10.244.1.11", "10.244.2.11"]
+
+
+def test_where_all_terminate_those_that_serve_get_the_new_connections(pods: PodLan) -> None:
+    held = opened(pods)
+    program(pods, objects(pod(1, ENDING), pod(2, LEAVING), pod(3, LEAVING)))
+    assert reached(pods) == {"p2", "p3"}
+    assert all(connection.lives() for connection in held)
+
+
+def test_with_external_traffic_policy_local_a_node_gives_connections_to_its_own_pods_only(pods: PodLan) -> None:
+    program(pods, objects(pod(1), pod(2), pod(3), policy="Local"))
+    connections = opened(pods)
+    assert {(connection.pod, connection.seen_client) for connection in connections} == {("p1", "10.0.0.100")}
+    pods.release("n1", VIP)
+    pods.hold("n2", VIP)
+    assert reached(pods) == {"p2"}
+    program(pods, objects(pod(1), pod(2, LEAVING), pod(3), policy="Local"))
+    assert reached(pods) == {"p2"}, "it has nobody better"
