@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+from lvsapi.health import NO_HEALTH, Health
 from lvsapi.ipvs import IPIP, UNLIMITED, ConnectionLimits, Persistence, SchedulerFlag, TrafficPolicy, Tunnel
 from lvsapi.ipvs import Forwarding as Forwarding
 from lvsapi.ipvs import Scheduler as Scheduler
@@ -130,6 +131,9 @@ class VirtualService:
     limits: ConnectionLimits = UNLIMITED
     forwarding: Forwarding = Forwarding.DIRECT_ROUTING
     tunnel: Tunnel = IPIP
+    health: Health = NO_HEALTH
+    sorry_server: RealServer | None = None
+    """Gets the clients when nobody else is left (``WhenEmpty.SORRY``)."""
     virtual_router_id: int | None = None
     """The VRID that the user asks for."""
     assigned: Assignment | None = None
@@ -292,6 +296,9 @@ class VirtualServer:
     one_packet: bool = False
     local: bool = False
     """externalTrafficPolicy Local: every node knows its own pods only."""
+    health: Health = NO_HEALTH
+    sorry: Backend | None = None
+    """Takes the place of all others when ``health`` says so."""
 
     @property
     def alike(self) -> bool:

@@ -14,6 +14,7 @@ from lvsapi.fields import Fields, is_integer, refusal_of_address
 from lvsapi.ipvs import IPIP, UNLIMITED, Forwarding, Scheduler, TrafficPolicy
 from lvsapi.model import Assignment, Director, IPAddress, RealServer, ServicePort, VirtualService
 from lvsapi.parse_class import parse_class
+from lvsapi.parse_health import health_of, sorry_server
 from lvsapi.parse_ipvs import (
     check_forwarding,
     check_one_packet,
@@ -47,8 +48,9 @@ __all__ = [
 ]
 
 
-def parse_virtual_service(obj: Mapping[str, object]) -> VirtualService:
-    """A VirtualService. Raises SpecError."""
+def parse_virtual_service(obj: Mapping[str, object], *, standalone: bool = False) -> VirtualService:
+    """A VirtualService. ``standalone``: from a manifest of this machine, which may have commands run on it.
+    Raises SpecError."""
     errors: list[FieldError] = []
     top = Fields(obj, "", errors)
     metadata = head_of(top, names.KIND)
@@ -72,6 +74,8 @@ def parse_virtual_service(obj: Mapping[str, object]) -> VirtualService:
     if one_packet:
         check_one_packet(spec, ports, forwarding, real_servers)
     _check_backends(spec, addresses, ports, real_servers, forwarding)
+    health = health_of(spec, scheduler, standalone)
+    sorry = sorry_server(spec, addresses, ports, forwarding)
     vrid = spec.integer("virtualRouterID", 1, 255)
     spec.finish()
     finish(names.KIND, key, errors)
@@ -93,6 +97,8 @@ def parse_virtual_service(obj: Mapping[str, object]) -> VirtualService:
         limits=limits or UNLIMITED,
         forwarding=forwarding,
         tunnel=tunnel or IPIP,
+        health=health,
+        sorry_server=sorry,
         virtual_router_id=vrid,
         external_traffic_policy=policy,
         assigned=_assigned(top.raw("status")),

@@ -77,6 +77,8 @@ def resolve(snapshot: Snapshot) -> Resolved:
                     backends=backends[address.version],
                     missing=missing,
                     local=look.local(item),
+                    health=item.health,
+                    sorry=_sorry(item, address, ports),
                 )
                 for address in item.addresses
             ]
@@ -208,6 +210,21 @@ def _from_real_servers(item: VirtualService, ports: PortRange) -> tuple[_ByFamil
         )
         for server in item.real_servers
     ), []
+
+
+def _sorry(item: VirtualService, address: IPAddress, ports: PortRange) -> Backend | None:
+    server = item.sorry_server
+    if server is None or server.address.version != address.version:
+        return None
+    return Backend(
+        address=server.address,
+        port=server.port or (ports.first if ports.first == ports.last else KEPT),
+        weight=1,
+        node=None,
+        host_network=True,
+        forwarding=server.forwarding,
+        tunnel=item.tunnel,
+    )
 
 
 def _sorted(found: Iterable[Backend]) -> _ByFamily:

@@ -3,6 +3,8 @@
 from lvsapi import names
 from lvsapi.errors import FieldError, SpecError
 from lvsapi.fields import Fields
+from lvsapi.health import CheckType
+from lvsapi.ipvs import Scheduler
 from lvsapi.model import ObjectKey
 
 MAX_ADDRESSES = 64
@@ -31,6 +33,56 @@ ANNOUNCE_DELAY = (0, 3600)
 """Seconds."""
 ANNOUNCE_REFRESH = (0, 86400)
 """Seconds."""
+MAX_CHECKS = 8
+"""Of one object: each is asked of every backend."""
+CHECK_INTERVAL = (100, 3_600_000)
+"""Milliseconds."""
+CHECK_TIMEOUT = (10, 600_000)
+"""Milliseconds."""
+CHECK_COUNT = (1, 100)
+"""Of answers or failures in a row."""
+QUORUM = (1, 1_000_000)
+"""Weight, as the next one."""
+HYSTERESIS = (0, 999_999)
+SLOW_START = (0, 3600)
+"""Seconds."""
+METHOD = "[A-Z]{1,16}"
+PATH = r"/[!-~]{0,999}"
+HOST = r"[A-Za-z0-9._:\[\]-]{1,253}"
+MAX_STATUSES = 16
+STATUSES = "[1-5][0-9]{2}(-[1-5][0-9]{2})?"
+REGEX_LENGTH = 1024
+DIGEST = "[0-9a-f]{64}"
+CERTIFICATE = "-----BEGIN CERTIFICATE-----"
+CA_LENGTH = 65536
+PAYLOAD_LENGTH = 1024
+"""Octets before base64."""
+NAME_ASKED = r"[!-~]{1,253}"
+RECORD_TYPES = ("A", "AAAA", "CNAME", "MX", "NS", "PTR", "SOA", "SRV", "TXT")
+MAX_COMMAND = 64
+COMMAND_LENGTH = 4096
+_WEB = (CheckType.HTTP, CheckType.HTTPS)
+CHECK_FIELDS = {
+    "method": _WEB,
+    "path": _WEB,
+    "host": _WEB,
+    "statuses": _WEB,
+    "bodyRegex": _WEB,
+    "bodySha256": _WEB,
+    "verifyTls": (CheckType.HTTPS,),
+    "caPem": (CheckType.HTTPS,),
+    "payload": (CheckType.UDP,),
+    "expect": (CheckType.UDP,),
+    "name": (CheckType.DNS, CheckType.SMTP, CheckType.GRPC),
+    "recordType": (CheckType.DNS,),
+    "allowNxdomain": (CheckType.DNS,),
+    "command": (CheckType.EXEC,),
+}
+"""Fields of a check that go with some types only."""
+PORT_NEEDED = tuple(kind for kind in CheckType if kind not in (CheckType.ICMP, CheckType.EXEC, CheckType.PATH))
+"""Checks that ask at a port: with a range of ports it must be named."""
+WEIGHTLESS = (Scheduler.RR, Scheduler.LC, Scheduler.DH)
+"""Schedulers that only know whether a weight is above 0."""
 MAX_TRACKED = 32
 MAX_DIRECTOR_ADDRESSES = 8
 

@@ -7,6 +7,7 @@ refuses at once what the operator would refuse a moment later.
 from lvsapi import names, rules
 from lvsapi.ipvs import TrafficPolicy
 from lvsapi.schema_class import class_spec
+from lvsapi.schema_health import health_checks, health_parts
 from lvsapi.schema_ipvs import address, ipvs_checks, ipvs_parts
 from lvsapi.schema_parts import (
     Schema,
@@ -108,6 +109,7 @@ def _spec() -> Schema:
             "ones are Active only if no other can. Default: the Service's.",
         },
         **ipvs_parts(),
+        **health_parts(),
         "virtualRouterID": integer(1, 255, "Virtual Router ID (RFC 9568). Default: one of the class's range."),
         "className": {**name_of("The VirtualServiceClass."), "default": names.DEFAULT_CLASS},
     }
@@ -130,6 +132,7 @@ def _spec() -> Schema:
             ".realServers",
         ),
         *ipvs_checks(),
+        *health_checks(),
     ]
     text = "What is wanted. Everything but addresses, ports and serviceRef or realServers has a default."
     return {**object_of(text, parts, required=["addresses"]), "x-kubernetes-validations": checks}

@@ -14,6 +14,7 @@ from lvsapi.model import Assignment, Director, Problem
 from lvsapi.parse import parse_class, parse_virtual_service
 from lvsapi.status import Reason, agent_status, operator_status
 from tests.apiserver import ApiServer
+from tests.contract.health_objects import SOUND, UNSOUND
 from tests.gen import raw_class, raw_virtual_service
 
 pytestmark = pytest.mark.contract
@@ -80,6 +81,7 @@ VALID: list[dict[str, Any]] = [
         tunnel={"type": "gre"},
     ),
     raw_virtual_service(externalTrafficPolicy="Local"),
+    *SOUND,
     raw_class(connectionSync=True),
     raw_class(),
     raw_class(
@@ -221,6 +223,7 @@ INVALID: list[tuple[dict[str, Any], str]] = [
         "spec.realServers",
     ),
     (servers({"address": "192.168.139.7", "forwarding": "NAT"}), "spec.realServers[0].forwarding"),
+    *UNSOUND,
     (raw_class(connectionSync="yes"), "spec.connectionSync"),
     (raw_class(interface="0123456789abcdef"), "spec.interface"),
     (raw_class(interface="../x"), "spec.interface"),

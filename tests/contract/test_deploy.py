@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,11 @@ def examples() -> list[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.parametrize(("name", "document"), [pytest.param(n, d, id=n) for n, d in examples()])
 def test_every_example_of_ours_parses(name: str, document: dict[str, Any]) -> None:
-    parse = {names.KIND: parse_virtual_service, names.CLASS_KIND: parse_class, "Service": parse_service}
+    parse: dict[str, Callable[[Any], object]] = {
+        names.KIND: parse_virtual_service,
+        names.CLASS_KIND: parse_class,
+        "Service": parse_service,
+    }
     if document["kind"] in parse:
         parse[document["kind"]](document)
     else:

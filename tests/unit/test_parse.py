@@ -1,6 +1,6 @@
 """Our kinds: every error at once, each with its path, value and remedy; nothing but SpecError is ever raised."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -348,6 +348,7 @@ NAMES = (
     *("protocol", "targetPort", "serviceRef", "realServers", "address", "weight", "scheduler", "forwarding", "nodes"),
     *("virtualRouterID", "className", "directors", "nodeSelector", "matchLabels", "interface", "addressPools", "vrrp"),
     *("virtualRouterIDs", "first", "last", "endpoints", "conditions", "ready", "addressType", "type", "nodeName"),
+    *("health", "checks", "statuses", "command", "payload", "name", "whenEmpty", "sorryServer", "bodyRegex"),
 )
 keys = st.one_of(st.sampled_from(NAMES), st.text(max_size=4))
 values = st.recursive(
@@ -355,7 +356,13 @@ values = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(keys, inner, max_size=5)),
     max_leaves=20,
 )
-PARSERS = [parse_virtual_service, parse_class, parse_service, parse_endpoint_slice, parse_node]
+PARSERS: list[Callable[[Any], object]] = [
+    parse_virtual_service,
+    parse_class,
+    parse_service,
+    parse_endpoint_slice,
+    parse_node,
+]
 
 
 @given(st.one_of(st.dictionaries(keys, values, max_size=6), values))

@@ -1,9 +1,12 @@
 """The model's values to JSON and back, by their annotations. Pure.
 
 Only what the model uses: dataclasses, tuples of one type, mappings from text, enums, IP addresses and networks,
-numbers, text, booleans and unions of those. A field that is missing takes its default, so an older file still loads.
+numbers, text, bytes (in base64), booleans and unions of those. A field that is missing takes its default, so an older
+file still loads.
 """
 
+import base64
+import binascii
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -32,6 +35,8 @@ def to_json(value: object) -> Any:
         return str(value)
     if isinstance(value, tuple | list | frozenset | set):
         return [to_json(item) for item in value]
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
     if isinstance(value, Mapping):
         return {str(name): to_json(item) for name, item in value.items()}
     if is_dataclass(value):
@@ -65,6 +70,12 @@ def _read(kind: Any, data: Any, path: str) -> Any:
     if kind in (str, int, bool):
         _expect(type(data) is kind, kind.__name__, data, path)
         return data
+    if kind is bytes:
+        _expect(isinstance(data, str), "base64", data, path)
+        try:
+            return base64.b64decode(data, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise CodecError(f"{path}: {error}") from error
     raise CodecError(f"{path}: {kind} cannot be read")
 
 

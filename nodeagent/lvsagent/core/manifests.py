@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from lvsapi import names
 from lvsapi.model import (
@@ -18,7 +19,7 @@ from lvsapi.parse import parse_class, parse_endpoint_slice, parse_node, parse_se
 Document = VirtualService | VirtualServiceClass | KubeService | EndpointSlice | Node
 
 _PARSERS: Mapping[tuple[str, str], Callable[[Mapping[str, object]], Document]] = {
-    (names.API_VERSION, names.KIND): parse_virtual_service,
+    (names.API_VERSION, names.KIND): partial(parse_virtual_service, standalone=True),
     (names.API_VERSION, names.CLASS_KIND): parse_class,
     ("v1", "Service"): parse_service,
     ("v1", "Node"): parse_node,
