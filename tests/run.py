@@ -23,7 +23,10 @@ REPORTS = ROOT / "build" / "reports"
 TIERS = ("unit", "sim", "contract", "net", "e2e")
 MEASURED = ("unit",)
 """Tiers that the coverage of the pure cores is measured over."""
-CORES = ("*/lvsapi/*", "*/lvsoperator/core/*", "*/lvsagent/core/*", "*/lvsagent/vrrp/*", "*/lvsagent/liveness/*")
+CORES = (
+    *("*/lvsapi/*", "*/lvsoperator/core/*", "*/lvsagent/core/*", "*/lvsagent/vrrp/*", "*/lvsagent/liveness/*"),
+    *(f"*/lvsagent/checks/{name}.py" for name in ("answer", "lines", "messages", "schedule")),
+)
 COVERED_PERCENT = 95
 DECODER = (
     *(f"*/lvsagent/vrrp/{name}.py" for name in ("packet", "v2", "auth", "ip", "advert")),

@@ -135,3 +135,17 @@ def test_types_the_model_does_not_use_are_refused() -> None:
 def test_sets_are_lists() -> None:
     assert to_json(frozenset({1})) == [1]
     assert from_json(frozenset[int], [1, 1]) == {1}
+
+
+@dataclass
+class Bytes:
+    value: bytes = b""
+
+
+def test_bytes_travel_as_base64_and_anything_else_is_refused() -> None:
+    assert from_json(Bytes, to_json(Bytes(b"\x00\xff"))) == Bytes(b"\x00\xff")
+    for wrong in ("*", "abc", "ü"):
+        with pytest.raises(CodecError, match="value"):
+            from_json(Bytes, {"value": wrong})
+    with pytest.raises(CodecError, match="expected base64"):
+        from_json(Bytes, {"value": 7})

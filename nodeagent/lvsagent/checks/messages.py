@@ -4,6 +4,7 @@ One JSON object a line: the agent sends the whole wish (``Targets``), whenever i
 ``Verdict`` for each target when it changes, and all of them again after each wish.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lvsapi.health import HealthCheck
@@ -53,8 +54,32 @@ class Verdict:
     name: str
     up: bool
     known: bool = True
-    """False: no check has had its first full answer yet; ``up`` is what the target was taken for."""
+    """False: none of its checks has failed, but not every one has had its first full answer yet; ``up`` is what the
+    target was taken for."""
     percent: int = 100
     """Of its weight, as the backend itself says (``CheckType.AGENT``), 0-256."""
     reason: str = ""
     """Of the failure, for people: check, address, what was expected and what came. Empty when up."""
+
+
+LATE_BUCKETS_MS = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 5000)
+"""Upper bounds; what was later than the last is counted beyond it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """Since the process began. It sends this every few seconds."""
+
+    targets: int
+    asked: Mapping[str, int]
+    """Questions that ended, by ``CheckType``."""
+    failed: Mapping[str, int]
+    """Of these the failures."""
+    unasked: int
+    """Questions that this node could not ask (no socket, no port)."""
+    held_back: int
+    """Questions that waited because too many others were open."""
+    late: tuple[int, ...]
+    """How many questions began so late, by LATE_BUCKETS_MS and beyond. Not cumulative."""
+    late_total_us: int
+    """Sum of it."""

@@ -1,0 +1,168 @@
+"""The agent's end of ``lvs-checks``: starts it, says what is to be asked, hands over verdicts.
+
+While the process is away the last verdicts stay in force: that nobody asks a backend says nothing about it.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from lvsagent.checks.lines import LineError, TargetsWriter, decode
+from lvsagent.checks.messages import Statistics, Target, Targets, Verdict
+
+RESTART_SECONDS = 0.1
+LONGEST_RESTART_SECONDS = 10.0
+SETTLED_SECONDS = 30.0
+"""A process that ran so long is started again at once."""
+FAREWELL_SECONDS = 2.0
+SILENT_SECONDS = 30.0
+"""It says something every five (``Statistics``); one that hangs is killed and started again."""
+LONGEST_LINE = 1 << 20
+
+_log = logging.getLogger(__name__)
+
+
+class Checks:
+    """``run`` until cancelled, then ``stop``. The callback runs on the loop."""
+
+    def __init__(self, *, verdict: Callable[[Verdict], None], allow_exec: bool, log_format: str) -> None:
+        self.running = False
+        """The process is there."""
+        self.restarts = 0
+        self.statistics: Statistics | None = None
+        """As the process said last; of this process only."""
+        self._verdict = verdict
+        self._arguments = ["--log-format", log_format, *(["--allow-exec"] if allow_exec else [])]
+        self._targets: tuple[Target, ...] = ()
+        self._names: frozenset[str] = frozenset()
+        self._generation = 0
+        self._changed = asyncio.Event()
+        self._last: dict[str, Verdict] = {}
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process; None while there is none."""
+        return self._process.pid if self._process and self.running else None
+
+    def want(self, targets: tuple[Target, ...]) -> None:
+        """Ask these. Nothing happens when they are the same as before."""
+        if targets == self._targets:
+            return
+        self._targets = targets
+        self._generation += 1
+        self._names = frozenset(target.name for target in targets)
+        self._last = {name: verdict for name, verdict in self._last.items() if name in self._names}
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Start it when there is something to ask, and again when it dies."""
+        pause = RESTART_SECONDS
+        while True:
+            while not self._targets:
+                await self._changed.wait()
+                self._changed.clear()
+            begun = time.monotonic()
+            await self._once()
+            if time.monotonic() - begun > SETTLED_SECONDS:
+                pause = RESTART_SECONDS
+            self.restarts += 1
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_RESTART_SECONDS)
+
+    async def stop(self) -> None:
+        """End it: its input ends. Killed when that is not enough."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        if process.stdin:
+            process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), FAREWELL_SECONDS)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+    async def _once(self) -> None:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "lvsagent.checks",
+                *self._arguments,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                limit=LONGEST_LINE,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+        except OSError as error:
+            _log.error("the health checks cannot be started; the last verdicts stay", extra={"error": error})
+            return
+        self._process = process
+        assert process.stdin
+        assert process.stdout
+        self.running = True
+        sending = asyncio.create_task(self._send(process.stdin))
+        try:
+            if not await self._listen(process.stdout):
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+            process.stdin.close()
+            status = await process.wait()
+        finally:
+            self.running = False
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+        _log.error(
+            "the health checks ended; the last verdicts stay until they are there again", extra={"status": status}
+        )
+
+    async def _send(self, pipe: asyncio.StreamWriter) -> None:
+        """The wish now, and whenever it changes."""
+        writer = TargetsWriter()
+        # What was found out before goes on until it is asked again.
+        before = {name: verdict.up for name, verdict in self._last.items()}
+        with contextlib.suppress(OSError):  # it died; whoever waits for it says so
+            while True:
+                self._changed.clear()
+                targets = tuple(replace(target, up=before.get(target.name, target.up)) for target in self._targets)
+                pipe.write(writer.encode(Targets(generation=self._generation, targets=targets)))
+                before = {}
+                await pipe.drain()
+                await self._changed.wait()
+
+    async def _listen(self, pipe: asyncio.StreamReader) -> bool:
+        """False: it does not do what it should, and must go."""
+        while True:
+            try:
+                line = await asyncio.wait_for(pipe.readline(), SILENT_SECONDS)
+            except ValueError as error:
+                _log.error("the health checks sent a line that never ends", extra={"error": error})
+                return False
+            except TimeoutError:
+                _log.error("the health checks are silent", extra={"seconds": SILENT_SECONDS})
+                return False
+            if not line:
+                return True
+            try:
+                said = decode(line)
+            except LineError as error:
+                _log.warning("the health checks said something unknown", extra={"error": error})
+                continue
+            if isinstance(said, Statistics):
+                self.statistics = said
+            else:
+                self._hear(said)
+
+    def _hear(self, verdict: Verdict) -> None:
+        last = self._last.get(verdict.name)
+        if verdict.name not in self._names or (last is not None and last.known and not verdict.known):
+            return  # of a wish before this one, or of a process that has just begun
+        self._last[verdict.name] = verdict
+        self._verdict(verdict)
