@@ -18,6 +18,9 @@ def test_every_held_connection_of_a_living_pod_lives_on(crash: Crash) -> None:
     found = survivors(crash.report.held)
     living = {server: s for server, s in found.items() if crash.pods.get(server) != crash.node}
     assert sum(s.of for s in living.values()) > 50  # of 300; Kubernetes may have put two pods of three on that node
+    lost = [one for one in crash.report.held if one.failure and one.server in living]
+    for one in sorted(lost, key=lambda one: one.ended):  # shown when the test fails
+        print(f"{one.local} of {one.server}: {one.failure} {one.ended - crash.at:+.2f} s after the crash")
     assert {server: (s.alive, dict(s.reasons)) for server, s in living.items()} == {
         server: (s.of, {}) for server, s in living.items()
     }

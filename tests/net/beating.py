@@ -146,7 +146,7 @@ class Beating:
         return f"{VIP}/32" in self.lan.addresses(node)
 
     def metric(self, node: str, name: str) -> float:
-        text = self.lan.run(node, ["curl", "-sm", "2", "http://127.0.0.1:9479/metrics"], check=False)
+        text = self.lan.get(node, "http://127.0.0.1:9479/metrics")
         values = [line.rsplit(" ", 1)[1] for line in text.splitlines() if line.startswith(name)]
         return sum(map(float, values)) if values else -1.0
 

@@ -6,16 +6,20 @@ namespace of its own, where each cable's end is named like its host. ``close()``
 
 import contextlib
 import ctypes
+import http.client
 import itertools
 import os
 import select
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
+
+from tests.net import rtnetlink
 
 CLONE_NEWNET = 0x40000000
 SWITCH = "switch"
@@ -70,6 +74,9 @@ class Lan:
         self._cuts: set[str] = set()
         self._processes: list[subprocess.Popen[Any]] = []
         self._sockets: list[socket.socket] = []
+        self._links: dict[str, socket.socket] = {}
+        """For what is asked often, one at a time."""
+        self._asking = threading.Lock()
         self._command("ip", "netns", "add", self.namespace(SWITCH))
         self.run(SWITCH, ["ip", "link", "add", "bridge0", "type", "bridge", "mcast_snooping", "0"])
         self.run(SWITCH, ["ip", "link", "set", "bridge0", "up"])
@@ -93,16 +100,14 @@ class Lan:
         namespace = self.namespace(name)
         self._command("ip", "netns", "add", namespace)
         self._hosts.append(name)
-        self.run(
-            SWITCH, ["ip", "link", "add", "name", name, "type", "veth", "peer", "name", "eth0", "netns", namespace]
-        )
-        self.run(SWITCH, ["ip", "link", "set", "dev", name, "master", "bridge0", "up"])
-        settings = ("ip_forward=1", "conf.all.arp_ignore=1", "conf.all.arp_announce=2", "conf.all.rp_filter=0")
-        self.run(name, ["sysctl", "-qw", *(f"net.ipv4.{setting}" for setting in settings)])
-        self.run(name, ["ip", "link", "set", "lo", "up"])
-        self.run(name, ["ip", "link", "set", "eth0", "up"])
-        for address in addresses:
-            self.run(name, ["ip", "address", "add", address, "dev", "eth0", *(["nodad"] if ":" in address else [])])
+        self._batch(SWITCH, f"link add name {name} type veth peer name eth0 netns {namespace}",
+                    f"link set dev {name} master bridge0 up")  # fmt: skip
+        with self.inside(name):
+            for setting in ("ip_forward=1", "conf/all/arp_ignore=1", "conf/all/arp_announce=2", "conf/all/rp_filter=0"):
+                path, _, value = setting.partition("=")
+                Path("/proc/sys/net/ipv4", path).write_text(value)
+        told = [f"address add {one} dev eth0{' nodad' if ':' in one else ''}" for one in addresses]
+        self._batch(name, "link set lo up", "link set eth0 up", *told)
         return name
 
     def run(self, host: str, argv: Sequence[str], *, check: bool = True, timeout: float = 30.0) -> str:
@@ -150,9 +155,27 @@ class Lan:
 
     def addresses(self, host: str, interface: str = "eth0") -> list[str]:
         """Addresses on the interface, with prefix length, without the IPv6 link-local one."""
-        lines = self.run(host, ["ip", "-oneline", "address", "show", "dev", interface], check=False).splitlines()
-        found = [line.split()[3] for line in lines if " inet" in line]
+        with self._asking:
+            if host not in self._links:
+                with self.inside(host):
+                    self._links[host] = rtnetlink.open_socket()
+            found = rtnetlink.addresses(self._links[host], interface)
         return [address for address in found if not address.startswith("fe80:")]
+
+    def get(self, host: str, url: str) -> str:
+        """What an HTTP server answers to the host within 2 s, whatever the status; empty when nobody does."""
+        place, _, path = url.removeprefix("http://").partition("/")
+        address, _, port = place.partition(":")
+        with self.inside(host):
+            connection = http.client.HTTPConnection(address, int(port or 80), timeout=2.0)
+            with contextlib.suppress(OSError):
+                connection.connect()
+        if connection.sock is None:
+            return ""
+        with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+            connection.request("GET", f"/{path}", headers={"Connection": "close"})
+            return connection.getresponse().read().decode()
+        return ""
 
     def mac(self, host: str) -> str:
         """Hardware address of the host's ``eth0``."""
@@ -183,7 +206,7 @@ class Lan:
             if process.poll() is None:
                 process.kill()
             process.wait()
-        for opened in self._sockets:
+        for opened in (*self._sockets, *self._links.values()):
             opened.close()
         for name in (*self._hosts, SWITCH):
             self._command("ip", "netns", "delete", self.namespace(name), check=False)
@@ -192,6 +215,13 @@ class Lan:
     def _drop(self, chain: str, hook: str, host: str) -> None:
         self.run(SWITCH, ["nft", "add", "chain", "netdev", "cuts", chain, DROP_CHAIN % (hook, host)])
         self._cuts.add(chain)
+
+    def _batch(self, host: str, *lines: str) -> None:
+        """Commands of ip(8), in one process."""
+        argv = ["ip", "-n", self.namespace(host), "-batch", "-"]
+        done = subprocess.run(argv, input="\n".join(lines), capture_output=True, text=True, timeout=30.0)
+        if done.returncode != 0:
+            raise CommandFailed(f"{lines}: {done.stdout}{done.stderr}")
 
     def _inside(self, host: str, argv: Sequence[str]) -> list[str]:
         return ["ip", "netns", "exec", self.namespace(host), *argv]

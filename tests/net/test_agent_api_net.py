@@ -229,8 +229,7 @@ def test_an_agent_that_starts_while_the_api_hangs_serves_from_the_last_good_stat
     cluster.lan.run("d1", ["ipvsadm", "-C"])
     cluster.agent = cluster.start()
     cluster.until("the tables are back", lambda: cluster.table() == before)
-    ready = ["curl", "-sm", "2", "http://127.0.0.1:9479/readyz"]
-    cluster.until("the agent is ready", lambda: cluster.lan.run("d1", ready, check=False) == "ok\n")
+    cluster.until("the agent is ready", lambda: cluster.lan.get("d1", "http://127.0.0.1:9479/readyz") == "ok\n")
     assert f"{VIP}/32" in cluster.lan.addresses("d1")
     with contextlib.suppress(ProcessLookupError):
         os.kill(cluster.agent.pid, 0)
