@@ -302,7 +302,7 @@ def test_a_tunnel_is_asked_as_the_kernel_would_send(world: World, kind: TunnelTy
     answer = world.ask(asked)
     assert not answer.ok, "nothing there takes it apart"
     assert f"{kind} tunnel" in answer.reason, answer.reason
-    print(answer.reason)
+
     for command in TUNNELS[kind]:
         world.lan.run("web1", command.split())
     try:

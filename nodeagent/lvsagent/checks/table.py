@@ -5,6 +5,7 @@ from typing import Final
 
 from lvsagent.checks import http
 from lvsagent.checks.answer import Checker
+from lvsagent.checks.path import Paths
 from lvsapi.health import CheckType
 
 AT_ONCE: Final[Mapping[CheckType, int]] = {}
@@ -13,4 +14,4 @@ AT_ONCE: Final[Mapping[CheckType, int]] = {}
 
 def checkers(allow_exec: bool) -> dict[CheckType, Checker]:
     """All but TCP, which needs no task (``tcp.Connector``)."""
-    return {CheckType.HTTP: http.check, CheckType.HTTPS: http.check}
+    return {CheckType.HTTP: http.check, CheckType.HTTPS: http.check, CheckType.PATH: Paths().check}
