@@ -6,7 +6,9 @@ said: a director that was not given the processor for 0.3 s has rightly been rep
 ``N passed, M failed``; the exit status is 0 when nothing failed, something ran, and the cores are covered.
 """
 
+import contextlib
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -36,8 +38,12 @@ DECODER = (
 TIME_LIMIT_SECONDS = 1500.0
 GUESTS_PER_PROCESSOR = 2
 """Kernels at a time: the tests mostly wait."""
+TOGETHER = ("unit", "sim", "contract")
+"""Tiers that run at the same time: each keeps one processor busy, and none minds how long it takes."""
 AGAIN = ("net", "e2e")
 """Tiers whose failures are run once more."""
+LAST = re.compile(r"\d+ passed, \d+ failed(, \d+ skipped)?$")
+"""The last line."""
 MOST_AGAIN = 8
 """Failures that a busy machine may explain; more are a fault."""
 PREPARED = threading.Lock()
@@ -128,6 +134,33 @@ def run_here(tier: str, name: str, what: tuple[str, ...], extra: list[str]) -> C
     return count(report, run_command(tier, [*pytest_command(tier, report, *what), *extra]))
 
 
+def run_together(tiers: list[str], extra: list[str]) -> Count:
+    """Those tiers at the same time, each in a process of this program; what they say one after another."""
+    total = Count()
+    command = [sys.executable, str(Path(__file__)), *extra]
+    with contextlib.ExitStack() as stack:
+        running = []
+        for tier in tiers:
+            said = stack.enter_context(tempfile.TemporaryFile())
+            running.append((said, subprocess.Popen([*command, tier], stdout=said, stderr=said)))
+        for said, process in running:
+            status = process.wait()
+            said.seek(0)
+            *lines, last = said.read().decode(errors="replace").splitlines() or [""]
+            print("\n".join(lines), flush=True)
+            total += said_count(last, status)
+    return total
+
+
+def said_count(line: str, status: int) -> Count:
+    """From the last line of a run of this program. One that died without it is one failure."""
+    numbers = (
+        {word: int(number) for number, word in (part.split() for part in line.split(", "))} if LAST.match(line) else {}
+    )
+    found = Count(**numbers)
+    return found if found.failed or status == 0 else found + Count(failed=1)
+
+
 def run_in_guests(extra: list[str]) -> Count:
     """The net tier in kernels that the rig boots: one for each file, some at a time; one alone for a selection."""
     files = sorted((ROOT / "tests" / "net").glob("test_*.py"), key=lambda path: -path.stat().st_size)
@@ -199,11 +232,15 @@ def main(arguments: list[str]) -> int:
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
     REPORTS.mkdir(parents=True, exist_ok=True)
-    (ROOT / ".coverage").unlink(missing_ok=True)
     total = Count()
+    together = [tier for tier in TOGETHER if tier in tiers]
+    if len(together) > 1:
+        total += run_together(together, extra)
+        tiers = [tier for tier in tiers if tier not in together]
+    if set(MEASURED) <= set(tiers):
+        (ROOT / ".coverage").unlink(missing_ok=True)
     for tier in tiers:
         total += run_tier(tier, extra)
-    covered = True
     if set(MEASURED) <= set(tiers) and not extra:
         covered = cores_are_covered()
         print(f"branch coverage of the pure cores: {'enough' if covered else f'below {COVERED_PERCENT} %'}\n")

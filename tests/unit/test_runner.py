@@ -80,3 +80,11 @@ def test_a_tier_that_died_or_fails_all_over_is_not_run_again(tmp_path: Path, mon
     monkeypatch.setitem(RUNNER["run_tier"].__globals__, "REPORTS", tmp_path)
     assert RUNNER["run_tier"]("e2e", []).failed == RUNNER["MOST_AGAIN"] + 1
     assert RUNNER["run_tier"]("e2e", []).failed == 1, "no test is named"
+
+
+def test_the_last_line_of_a_tier_that_ran_beside_others_is_counted_and_a_missing_one_is_a_failure() -> None:
+    said_count = RUNNER["said_count"]
+    assert said_count("7 passed, 0 failed", 0) == Count(passed=7)
+    assert said_count("7 passed, 2 failed, 1 skipped", 1) == Count(passed=7, failed=2, skipped=1)
+    assert said_count("7 passed, 0 failed", 1) == Count(passed=7, failed=1)
+    assert said_count("Killed", 137) == Count(failed=1)
