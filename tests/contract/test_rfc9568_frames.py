@@ -1,6 +1,5 @@
 """Our adverts under an independent judge of frames, which finds nothing; scapy's, broken at a clause, are named."""
 
-import warnings
 from collections.abc import Callable
 from ipaddress import ip_address
 
@@ -8,14 +7,7 @@ import pytest
 
 from lvsagent.vrrp.packet import GROUP_V4, GROUP_V6, Advertisement, ChecksumForm, encode
 from tests.clauses import frames, questions
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # scapy's own use of deprecated ciphers
-    from scapy.layers.inet import IP
-    from scapy.layers.inet6 import ICMPv6ND_NS, ICMPv6ND_RA, IPv6
-    from scapy.layers.l2 import Ether
-    from scapy.layers.vrrp import VRRPv3
-    from scapy.packet import Packet
+from tests.contract.layers import IP, Ether, ICMPv6ND_NS, ICMPv6ND_RA, IPv6, Packet, VRRPv3
 
 pytestmark = pytest.mark.contract
 

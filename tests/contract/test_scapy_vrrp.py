@@ -1,7 +1,5 @@
 """scapy as the independent judge of our bytes: it reads ours field by field, and we read its."""
 
-import warnings
-
 import pytest
 
 from lvsagent.vrrp import arp
@@ -15,13 +13,7 @@ from lvsagent.vrrp.packet import (
     encode,
     parse_ipv4,
 )
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # scapy's own use of deprecated ciphers
-    from scapy.layers.inet import IP
-    from scapy.layers.inet6 import IPv6
-    from scapy.layers.l2 import ARP, Ether
-    from scapy.layers.vrrp import VRRPv3
+from tests.contract.layers import ARP, IP, Ether, IPv6, VRRPv3
 
 pytestmark = pytest.mark.contract
 

@@ -1,7 +1,5 @@
 """scapy as the judge of our VRRPv2, of both versions under one policy, and of what an HMAC trailer leaves as it was."""
 
-import warnings
-
 import pytest
 
 from lvsagent.vrrp import auth
@@ -17,13 +15,7 @@ from lvsagent.vrrp.packet import (
     encode,
     parse_ipv4,
 )
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # scapy's own use of deprecated ciphers
-    from scapy.layers.inet import IP
-    from scapy.layers.inet6 import IPv6
-    from scapy.layers.vrrp import VRRP, VRRPv3
-    from scapy.packet import Raw
+from tests.contract.layers import IP, VRRP, IPv6, Raw, VRRPv3
 
 pytestmark = pytest.mark.contract
 

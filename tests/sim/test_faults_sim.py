@@ -4,10 +4,8 @@ import random
 
 import pytest
 
-from lvsagent.vrrp.events import Cause, Parameters, Received, Resign, Shutdown, Startup, State, StateChanged, Tick
-from lvsagent.vrrp.machine import VirtualRouter
-from lvsagent.vrrp.packet import Advertisement
-from tests.sim.fake_lan import FENCE, VIP, FakeLan
+from lvsagent.vrrp.events import Cause, Received, Resign, Shutdown, Startup, State, StateChanged, Tick
+from tests.sim.fake_lan import FENCE, FakeLan
 from tests.sim.test_loss_sim import FAST, HOURS, SAFE, Profile, false_takeovers
 
 pytestmark = pytest.mark.sim
@@ -164,23 +162,7 @@ def test_fault_29_a_million_hours_at_30_percent_move_it_less_than_once_in_a_thou
 def test_fault_30_bursts_jitter_and_duplicates_below_the_down_interval_move_nothing(profile: Profile) -> None:
     """An hour: gaps of up to 60 % of the down interval, delays of 0-40 ms that reorder, a tenth twice."""
     dice = random.Random(30)
-    machine = VirtualRouter(
-        Parameters(
-            virtual_router_id=51,
-            priority=profile.priority,
-            interval=profile.interval,
-            addresses=(VIP,),
-            source=bytes((10, 0, 0, 11)),
-        )
-    )
-    machine.handle(Startup(), 0.0)
-    advert = Advertisement(
-        virtual_router_id=51,
-        priority=254,
-        interval=round(profile.interval * 100),
-        addresses=(VIP,),
-        source=bytes((10, 0, 0, 12)),
-    )
+    machine, advert = profile.listener(), profile.advert
     arrivals, sent = [], 0.0
     while sent < 3600:
         sent += profile.spacing + (dice.uniform(0.1, 0.6 * profile.down) if dice.random() < 0.01 else 0.0)

@@ -46,8 +46,19 @@ class Profile:
         """False takeovers an hour, when jitter only ever hurts (3600/t x (1-p) x p^k)."""
         return 3600 / self.spacing * (1 - LOSS) * LOSS**self.fatal
 
-    def falls_for(self, lost: int, jitter: float) -> bool:
-        """Does a Backup take over when so many adverts in a row are lost and the next one is late by ``jitter``?"""
+    @property
+    def advert(self) -> Advertisement:
+        """Of the Active that is listened to."""
+        return Advertisement(
+            virtual_router_id=51,
+            priority=254,
+            interval=round(self.interval * 100),
+            addresses=(VIP,),
+            source=ACTIVE,
+        )
+
+    def listener(self) -> VirtualRouter:
+        """A Backup that starts to listen at 0."""
         machine = VirtualRouter(
             Parameters(
                 virtual_router_id=51,
@@ -58,14 +69,12 @@ class Profile:
             )
         )
         machine.handle(Startup(), 0.0)
-        advert = Advertisement(
-            virtual_router_id=51,
-            priority=254,
-            interval=round(self.interval * 100),
-            addresses=(VIP,),
-            source=ACTIVE,
-        )
-        machine.handle(Received(advert), 0.1)
+        return machine
+
+    def falls_for(self, lost: int, jitter: float) -> bool:
+        """Does a Backup take over when so many adverts in a row are lost and the next one is late by ``jitter``?"""
+        machine = self.listener()
+        machine.handle(Received(self.advert), 0.1)
         arrives = 0.1 + (lost + 1) * self.spacing + jitter
         deadline = machine.deadline
         assert deadline is not None
