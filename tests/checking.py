@@ -4,11 +4,16 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
+import ssl
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
+from lvsagent.checks.answer import Answer
+from lvsagent.checks.asker import ask
 from lvsagent.checks.messages import Target, Verdict
+from lvsagent.checks.table import checkers
 from lvsagent.runtime.checks import Checks
 from lvsapi.health import CheckType, HealthCheck
 from lvsapi.model import Protocol
@@ -83,3 +88,70 @@ def free_port() -> int:
     with socket.socket() as opened:
         opened.bind(("127.0.0.1", 0))
         return int(opened.getsockname()[1])
+
+
+def ask_once(check: HealthCheck, port: int, address: str = "127.0.0.1", *, allow_exec: bool = True) -> Answer:
+    """One question by the checker of the type, as the process asks it."""
+    about = target(check, port, address=address)
+
+    async def question() -> Answer:
+        answer = await ask(checkers(allow_exec)[check.type], check, about)
+        for _ in range(5):  # what was cancelled is closed in the next turns of the loop
+            await asyncio.sleep(0)
+        return answer
+
+    return asyncio.run(question())
+
+
+Behaviour = Callable[[socket.socket], None]
+"""Of a backend with one client: what it does with the connection, which is closed afterwards."""
+
+
+def hang(client: socket.socket) -> None:
+    """Says nothing until the client goes."""
+    while client.recv(65536):
+        pass
+
+
+def says(*parts: bytes, every: float = 0.0, for_ever: bool = False, first: bool = False) -> Behaviour:
+    """Sends the parts, so many seconds apart, the last one again and again when it is for ever. Listens ``first``."""
+
+    def behave(client: socket.socket) -> None:
+        client.settimeout(PATIENCE)
+        if first:
+            client.recv(65536)
+        for part in parts:
+            client.sendall(part)
+            time.sleep(every)
+        while for_ever:
+            client.sendall(parts[-1])
+            time.sleep(every)
+        with contextlib.suppress(TimeoutError):
+            client.settimeout(0.2)
+            hang(client)
+
+    return behave
+
+
+@contextlib.contextmanager
+def backend(behave: Behaviour, *, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1") -> Iterator[int]:
+    """Its port. Serves each client in a thread, as ``behave`` says."""
+    with listening(address) as server:
+
+        def serve(client: socket.socket) -> None:
+            with contextlib.suppress(OSError), client:
+                if tls is None:
+                    behave(client)
+                else:
+                    with tls.wrap_socket(client, server_side=True) as wrapped:
+                        behave(wrapped)
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    client, _ = server.accept()
+                    threading.Thread(target=serve, args=(client,), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)

@@ -10,8 +10,9 @@ from dataclasses import replace
 
 import pytest
 
-from lvsagent.checks.messages import Target
-from tests.checking import PATIENCE, checking, free_port, listening, target, tcp
+from lvsagent.checks.messages import LATE_BUCKETS_MS, Target
+from lvsapi.health import CheckType, HealthCheck
+from tests.checking import PATIENCE, backend, checking, free_port, hang, listening, says, target, tcp
 
 pytestmark = pytest.mark.contract
 
@@ -85,6 +86,44 @@ def test_a_backend_that_does_not_answer_is_down_after_the_timeout() -> None:
             async with checking(target(tcp(timeout_ms=300), server.getsockname()[1])) as (_, heard):
                 down = await heard.wait(lambda verdict: verdict.known)
                 assert "no complete answer within 300 ms" in down.reason
+
+    asyncio.run(scenario())
+
+
+def test_backends_that_hang_drip_or_never_end_do_not_disturb_the_others() -> None:
+    async def scenario() -> None:
+        body = b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 65536
+        kinds = (CheckType.HTTP, CheckType.HTTPS, CheckType.SMTP, CheckType.GRPC, CheckType.AGENT)
+        with (
+            listening() as healthy,
+            backend(hang) as hanging,
+            backend(says(body, for_ever=True, first=True)) as endless,
+            backend(says(b"HTTP/1.1 200 OK\r\nX: ", b"y", every=0.01, for_ever=True, first=True)) as dripping,
+        ):
+            ill = [
+                target(HealthCheck(type=kind, interval_ms=300, timeout_ms=5000), hanging, name=f"{kind} {number}")
+                for kind in kinds
+                for number in range(10)
+            ]
+            web = HealthCheck(type=CheckType.HTTP, interval_ms=300, timeout_ms=5000, body_regex="y$")
+            ill += [target(web, endless, name="endless"), target(web, dripping, name="dripping")]
+            sleeping = HealthCheck(type=CheckType.EXEC, interval_ms=300, timeout_ms=5000, command=("/bin/sleep", "60"))
+            ill += [target(sleeping, 7, name=f"sleeping {number}") for number in range(20)]
+            good = target(tcp(interval_ms=100), healthy.getsockname()[1])
+            async with checking(*ill, good, allow_exec=True) as (checks, heard):
+                await heard.wait(lambda verdict: verdict.up)
+                await heard.wait(lambda verdict: "no complete answer" in verdict.reason, "HTTPS 9")
+                statistics = checks.statistics
+                assert statistics
+                late = sum(statistics.late[LATE_BUCKETS_MS.index(250) + 1 :])
+                assert late <= sum(statistics.late) // 4, statistics
+                last = heard.last()
+                assert last
+                assert last.up
+                died = time.monotonic()
+                healthy.close()
+                await heard.wait(lambda verdict: not verdict.up)
+                assert time.monotonic() - died < 2.0
 
     asyncio.run(scenario())
 

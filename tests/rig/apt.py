@@ -14,7 +14,7 @@ KERNEL = ("flex", "bison", "bc", "xz-utils", "make", "gcc", "libc6-dev", "libelf
 NETWORK = ("iproute2", "iptables", "nftables", "ipvsadm", "ethtool", "conntrack", "tcpdump", "procps", "util-linux")
 NODES = ("ipset", "containerd", "runc", "containernetworking-plugins", "openssl", "e2fsprogs")
 IMAGES = ("buildah", "debootstrap")
-PEERS = ("keepalived", "frr", "prometheus")
+PEERS = ("keepalived", "frr", "prometheus", "nginx-light", "dnsmasq-base")
 """Real neighbours that tests speak to. Never started as services here."""
 
 EVERYTHING = (*KERNEL, *NETWORK, *NODES, *IMAGES, *PEERS)

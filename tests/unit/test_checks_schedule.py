@@ -139,6 +139,15 @@ def test_what_this_node_could_not_ask_counts_for_nothing() -> None:
     assert [world.answer(Answer(ok=False, ours=True)) for _ in range(5)] == [None] * 5
 
 
+def test_why_this_node_cannot_ask_is_said_while_nothing_else_is_known() -> None:
+    world = World(target())
+    lacking = Answer(ok=False, ours=True, reason="no socket")
+    assert world.answer(lacking) == Verdict(generation=1, name="a", up=False, known=False, reason="no socket")
+    assert world.answer(lacking) is None
+    assert world.answer(WELL)
+    assert world.answer(lacking) is None
+
+
 def test_the_next_question_begins_an_interval_after_the_one_before_began_and_never_later() -> None:
     world = World(target("a", replace(CHECK, interval_ms=2000)))
     world.answer(WELL)

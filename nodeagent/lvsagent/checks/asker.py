@@ -8,12 +8,12 @@ from typing import Final
 
 from lvsagent.checks.answer import Answer, Checker, failed, no_answer
 from lvsagent.checks.errors import OURS, ours, spoken
-from lvsagent.checks.messages import LATE_BUCKETS_MS, Statistics, Targets
+from lvsagent.checks.messages import LATE_BUCKETS_MS, Statistics, Target, Targets
 from lvsagent.checks.outlet import Outlet
 from lvsagent.checks.schedule import Question, Schedule
 from lvsagent.checks.tcp import Connector
 from lvsagent.runtime.logs import Throttle
-from lvsapi.health import CheckType
+from lvsapi.health import CheckType, HealthCheck
 
 GATHER: Final = 0.01
 """Seconds: what is due within one such time is asked in one turn of the loop."""
@@ -128,17 +128,10 @@ class Asker:
         self._answered(question, answer)
 
     async def _answer(self, question: Question) -> Answer:
-        check, target = question.check, question.target
         self._begins(question, self._loop.time())
+        check, target = question.check, question.target
         try:
-            async with asyncio.timeout(check.timeout_ms / 1000):
-                return await self._checkers[check.type](check, target)
-        except TimeoutError:
-            return no_answer(check, target)
-        except OSError as error:
-            if error.errno in OURS:
-                return ours(error)
-            return failed(check, target, spoken(error.errno) if error.errno and error.errno > 0 else str(error))
+            return await ask(self._checkers[check.type], check, target)
         except Exception as error:  # whatever a backend makes a library do: the other checks go on
             if self._throttle.allows(f"{check.type} {error!r}", self._loop.time()):
                 _log.exception("a checker failed in a way it should not", extra={"target": target.name})
@@ -165,3 +158,16 @@ class Asker:
         due = self._schedule.next_at()
         if due is not None and (self._timer is None or due < self._timer.when()):
             self._arm(self._loop.time())
+
+
+async def ask(checker: Checker, check: HealthCheck, target: Target) -> Answer:
+    """One question, with its timeout and the words for errors of sockets. What else is raised is a fault of ours."""
+    try:
+        async with asyncio.timeout(check.timeout_ms / 1000):
+            return await checker(check, target)
+    except TimeoutError:
+        return no_answer(check, target)
+    except OSError as error:
+        if error.errno in OURS:
+            return ours(error)
+        return failed(check, target, spoken(error.errno) if error.errno and error.errno > 0 else str(error))

@@ -1,12 +1,17 @@
 """HTTP and HTTPS by aiohttp: a connection each time, no cookies, no redirects followed, no more read than needed."""
 
+import asyncio
 import hashlib
-import re
+import socket
 import ssl
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from typing import Final
 
 import aiohttp
+import regex
 from yarl import URL
 
 from lvsagent.checks.answer import WELL, Answer, endpoint, failed
@@ -16,6 +21,9 @@ from lvsapi.health import MAX_BODY, CheckType, HealthCheck
 
 CHUNK: Final = 1 << 16
 USER_AGENT: Final = "lvs-checks"
+SEARCH_SECONDS: Final = 0.5
+
+_searchers: Final = ThreadPoolExecutor(2, "search")
 
 
 async def check(check: HealthCheck, target: Target) -> Answer:
@@ -86,18 +94,28 @@ async def _search(check: HealthCheck, target: Target, response: aiohttp.ClientRe
                 full = False
                 break
             body += chunk
-        if pattern(check.body_regex).search(body):
+        # Some expressions take for ever on some bodies: beside the loop, and not longer than so.
+        if await asyncio.get_running_loop().run_in_executor(_searchers, _matches, check.body_regex, bytes(body)):
             return WELL
+    except TimeoutError:
+        return failed(
+            check, target, f"{check.body_regex!r} takes more than {SEARCH_SECONDS} s on the body: simplify it"
+        )
     finally:
         BODIES.give(len(body))
     where = f"in the first {len(body)} bytes of the body" if not full or len(body) == MAX_BODY else "in the body"
     return failed(check, target, f"{check.body_regex!r} is not found {where}")
 
 
+def _matches(text: str, body: bytes) -> bool:
+    """Raises TimeoutError."""
+    return pattern(text).search(body, timeout=SEARCH_SECONDS, concurrent=True) is not None
+
+
 @lru_cache(maxsize=256)
-def pattern(text: str) -> re.Pattern[bytes]:
+def pattern(text: str) -> regex.Pattern[bytes]:
     """Of bytes, as bodies are."""
-    return re.compile(text.encode())
+    return regex.compile(text.encode())
 
 
 @lru_cache(maxsize=256)
@@ -118,15 +136,29 @@ def server_name(check: HealthCheck, target: Target) -> str:
     return name.strip("[]") or str(target.address)
 
 
-def _session() -> aiohttp.ClientSession:
+@asynccontextmanager
+async def _session() -> AsyncIterator[aiohttp.ClientSession]:
     """Of one question, so that nothing of an answer (cookies, connections) is left to the next."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(force_close=True, use_dns_cache=False),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
-        auto_decompress=False,
-        headers={"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"},
-    )
+    sockets: list[socket.socket] = []
+
+    def factory(about: aiohttp.AddrInfoType) -> socket.socket:
+        opened = socket.socket(about[0], about[1] | socket.SOCK_NONBLOCK, about[2])
+        sockets.append(opened)
+        return opened
+
+    try:
+        async with aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(force_close=True, use_dns_cache=False, socket_factory=factory),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+            auto_decompress=False,
+            headers={"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"},
+        ) as session:
+            yield session
+    finally:
+        for opened in sockets:
+            with suppress(OSError):  # closed already, unless TLS waits (30 s) for the backend's good-bye
+                opened.shutdown(socket.SHUT_RDWR)
 
 
 def _certificate(error: Exception) -> str:

@@ -88,6 +88,11 @@ class Question:
                 self.reason = answer.reason[:LONGEST_REASON]
         return before != (self._up, self._percent, self.reason)
 
+    def lack(self, answer: Answer) -> bool:
+        """It could not be asked: the reason matters while nothing else is known."""
+        before, self.reason = self.reason, answer.reason[:LONGEST_REASON] if self._up is None else self.reason
+        return before != self.reason
+
     def gap(self) -> float:
         """Seconds from the begin of the last question to the begin of the next."""
         self._rounds += 1
@@ -125,8 +130,9 @@ class _Asked:
         bad = next((question for question in self.questions if question.up is False), None)
         if bad is not None:
             return Verdict(generation=generation, name=self.target.name, up=False, reason=bad.reason)
-        if any(question.up is None for question in self.questions):
-            reason = "" if self.taken else "not answered yet"
+        unknown = next((question for question in self.questions if question.up is None), None)
+        if unknown is not None:
+            reason = "" if self.taken else unknown.reason or "not answered yet"
             return Verdict(generation=generation, name=self.target.name, up=self.taken, known=False, reason=reason)
         said = [question.percent for question in self.questions if question.percent is not None]
         return Verdict(generation=generation, name=self.target.name, up=True, percent=min(said, default=100))
@@ -182,7 +188,7 @@ class Schedule:
         """The target's verdict when it is another one now."""
         if question.dropped:
             return None
-        changed = question.count(answer) if not answer.ours else False
+        changed = question.lack(answer) if answer.ours else question.count(answer)
         self._put(question, max(question.begun + question.gap(), now))
         if not changed:
             return None
