@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import resource
 import select
 import socket
@@ -14,6 +15,8 @@ import pytest
 
 from lvsagent.core import claims
 from lvsagent.core.agent import About
+from lvsagent.core.hold import Hold
+from lvsagent.core.liveness import Overlay, Suspects
 from lvsagent.core.plan import plan
 from lvsagent.election.keys import Keys
 from lvsagent.ipc import PeerNode
@@ -26,6 +29,8 @@ from tests.net.test_data_path_net import PORT, VIP, resolved
 
 pytestmark = pytest.mark.net
 HELD = 1000
+FRESH = itertools.count(12000)
+"""Ports of the client: one that was used a minute ago finds what is left of its connection, where tables differ too."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,6 +50,7 @@ class Held:
         for _ in range(count):
             opened = pods.lan.socket("client", socket.AF_INET, socket.SOCK_STREAM)
             opened.settimeout(5)
+            opened.bind(("10.0.0.100", next(FRESH)))
             opened.connect((VIP, PORT))
             opened.setblocking(False)
             self._sockets.append(opened)
@@ -114,12 +120,13 @@ class Agents:
         with self.pods.lan.inside(node):
             asyncio.run(run())
 
-    def program(self, what: Resolved) -> None:
-        """A pass of every node, and what its agent then knows."""
-        for node in self.pods.nodes:
-            self.pods.program(node, what)
+    def program(self, what: Resolved, *names: str, suspecting: str = "") -> None:
+        """A pass of these nodes (of every node), and what its agent then knows."""
+        laid = Overlay().over(what, Suspects(names=frozenset({suspecting} - {""})))
+        for node in names or self.pods.nodes:
+            self.pods.program(node, laid)
             with self.pods.kernel(node) as kernel:
-                planned = plan(what, kernel.facts(), frozenset())
+                planned = plan(laid, kernel.facts(), frozenset())
             self.views[node].resolved, self.views[node].plan = what, planned
 
     def settle(self, done: Callable[[], bool], seconds: float = 15.0) -> None:
@@ -221,6 +228,43 @@ def test_a_node_that_comes_later_asks_and_is_told(agents: Agents) -> None:
     lost = connections.lost()
     connections.close()
     assert lost == {}
+
+
+def move(pods: PodLan, old: str, new: str) -> None:
+    """At once, though a client heeds no announcement within a second of another one."""
+    pods.release(old, VIP)
+    pods.hold(new, VIP)
+    pods.lan.run("client", ["ip", "neigh", "del", VIP, "dev", "eth0"], check=False)
+
+
+@pytest.mark.parametrize("dead", ["n1", "n3"])
+def test_a_node_that_comes_back_hears_first_and_then_takes_the_address(agents: Agents, dead: str) -> None:
+    """Whether it was the one whose pods had weight 0, or another is dead of which it has not heard."""
+    pods, others = agents.pods, {"n2", "n3"} - {dead}
+    move(pods, "n1", "n2")
+    agents.start(*others)
+    agents.program(resolved(1, 2, 3), *others, suspecting=dead)
+    connections = Held(pods, HELD)
+    hold = agents.views["n1"].hold = Hold()
+    begin = time.monotonic()
+    assert hold.holds(begin, others, taking_part=False)
+    hold.until = begin + 30
+    agents.start("n1")
+    time.sleep(0.3)
+    assert not hold.done or dead == "n3", "they suspect it still, and what they open now is misplaced, too"
+    late = Held(pods, 100)
+    if dead == "n1":
+        agents.program(resolved(1, 2, 3), *others)
+    agents.settle(lambda: hold.done)
+    print(f"heard everything {time.monotonic() - begin:.2f} s after its tables were there")
+    move(pods, "n2", "n1")
+    lost = [connections.lost(), late.lost() if dead == "n1" else {}]
+    written = agents.parts["n1"].counted["written"]
+    print(f"of {HELD + 100} lost {lost}; {written} were told")
+    connections.close()
+    late.close()
+    assert lost == [{}, {}]
+    assert written > HELD / 10, "without it they would have been lost"
 
 
 def test_nobody_without_the_key_is_believed(agents: Agents, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ become Active, which put them into their kernels. See docs/decisions/0008.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from lvsagent.core.maglev import DestinationKey, Placement
@@ -95,6 +95,11 @@ class Tables:
             self._last[service.key] = {d.key: d.weight or before.get(d.key, 1) for d in service.destinations}
         return True
 
+    @property
+    def services(self) -> Mapping[ServiceKey, Service]:
+        """Those whose nodes choose alike."""
+        return {service.key: service for service in self._services.values()}
+
     def __contains__(self, name: tuple[Protocol, IPAddress, int]) -> bool:
         return name in self._services
 
@@ -120,6 +125,32 @@ class Tables:
             service = self._services[connection.service]
             placement = self._placements[connection.service] = Placement(service, self._last[service.key])
         return placement.of(connection.client, connection.client_port)
+
+
+def unsuspected(services: Mapping[ServiceKey, Service], resolved: Resolved) -> Mapping[ServiceKey, Service]:
+    """The tables with the weights that the objects say, whatever this node thinks of other nodes."""
+    found = dict(services)
+    for server in resolved.servers:
+        key = ServiceKey(address=server.address, protocol=server.protocol, port=server.port)
+        service = services.get(key)
+        if service is not None:
+            weights = {(b.address, b.port): b.weight for b in server.backends}
+            found[key] = replace(
+                service,
+                destinations=tuple(replace(d, weight=weights.get(d.key, d.weight)) for d in service.destinations),
+            )
+    return found
+
+
+def suspected(services: Mapping[ServiceKey, Service], resolved: Resolved, node: str) -> bool:
+    """Whether a backend on the node has weight 0 in the tables, against what the objects say."""
+    here = {(b.address, b.port) for s in resolved.servers for b in s.backends if b.node == node}
+    meant = unsuspected(services, resolved)
+    return any(
+        one.key in here and one.weight != other.weight
+        for key, service in services.items()
+        for one, other in zip(service.destinations, meant[key].destinations, strict=True)
+    )
 
 
 def backends(resolved: Resolved) -> dict[IPAddress, str]:

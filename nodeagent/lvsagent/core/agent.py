@@ -44,6 +44,7 @@ from lvsagent.ipc import (
 from lvsapi.model import IPAddress, ObjectKey, Problem, Protocol, Resolved
 
 ACTIVE = "Active"
+BACKUP = "Backup"
 RELEASE_SECONDS = 3.0
 """Longest wait for the election to let an address go: longer than the life of a VIP without its election (2 s)."""
 SERVICE_CONFLICT = "ServiceConflict"
@@ -98,6 +99,11 @@ def offered(
         addresses = tuple(address for address in router.addresses if address_of(address) in fit)
         wish.append(replace(router, addresses=addresses or router.addresses, ready=bool(addresses)))
     return tuple(wish)
+
+
+def standing_aside(routers: Iterable[RouterConfig]) -> tuple[RouterConfig, ...]:
+    """The same routers, none of them ready."""
+    return tuple(replace(router, ready=False) for router in routers)
 
 
 def addresses_of(routers: Iterable[RouterConfig]) -> frozenset[IPAddress]:
@@ -217,6 +223,11 @@ class Claims:
                 return changed
             case Configure():
                 return False
+
+    @property
+    def taking_part(self) -> bool:
+        """Whether the election runs a router here, whoever told it to."""
+        return any(router.state in (ACTIVE, BACKUP) for router in self.routers.values())
 
     def _noticed(self) -> dict[str, tuple[str, frozenset[str]]]:
         """What the election found, without the particulars, which may change every second."""

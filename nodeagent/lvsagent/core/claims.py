@@ -4,7 +4,7 @@
 
 Big-endian. ``node`` is the beginning of the SHA-256 of the sender's name, ``length`` that of the message without the
 proof behind it (``liveness.proof``). Kind 1 asks for claims, kind 2 carries groups, one for each service and
-destination:
+destination; one without groups says to who asked that it was told everything:
 
     | family 1 | protocol 1 | port 2 | destination port 2 | claims 2 | address | destination | claims… |
 
@@ -69,6 +69,11 @@ class Message(NamedTuple):
 def ask(node: str) -> bytes:
     """A request for everybody's claims."""
     return _HEADER.pack(MAGIC, VERSION, Kind.ASK, 0, node_id(node), _HEADER.size, 0)
+
+
+def end(node: str) -> bytes:
+    """All claims were told."""
+    return _pack(node, b"", 0)
 
 
 def tell(node: str, claims: Iterable[Connection]) -> Iterator[bytes]:

@@ -17,23 +17,29 @@ from typing import Final, Protocol
 
 from lvsagent.adapters import connections
 from lvsagent.core import claims
-from lvsagent.core.affinity import Connection, Tables, backends, to_write
+from lvsagent.core.affinity import Connection, Tables, backends, suspected, to_write, unsuspected
 from lvsagent.liveness import proof
 from lvsagent.liveness.beat import DropReason, node_id
 from lvsagent.runtime.logs import Throttle
 from lvsagent.runtime.view import View
 from lvsagent.vrrp import auth
+from lvsapi.model import IPAddress
 
 TICK: Final = 0.1
 """Seconds between looks at the plan."""
+AGAIN: Final = 0.4
+"""Seconds after which who waits for answers asks once more."""
 AFTER_CHANGE: Final = (0.0, 1.0, 4.0)
 """Seconds: other nodes are not programmed at the same moment, and until then place connections by their old table."""
 REPEAT: Final = 30.0
 """Seconds; less than any timeout of an entry that carries data."""
 RETRY: Final = 1.0
 """Seconds after a failure."""
-ANSWER: Final = 0.5
+ANSWER: Final = 0.3
 """Seconds between answers to those who ask."""
+PATIENCE: Final = 1.0
+"""Seconds for which an answer waits until we do not suspect the asker any more: what we open meanwhile is misplaced at
+it, too."""
 MOST: Final = 100_000
 """Claims that wait to be written."""
 RECEIVE_BUFFER: Final = 1 << 20
@@ -56,18 +62,29 @@ class Keys(Protocol):
 class Affinity(asyncio.DatagramProtocol):
     """``run`` until cancelled."""
 
-    def __init__(self, *, view: View, call: Call, keys: Keys, port: int = claims.PORT) -> None:
-        """``call``: ``Worker.call``; writing must not run beside what else is done to the kernel's daemons."""
+    def __init__(
+        self, *, view: View, call: Call, keys: Keys, port: int = claims.PORT, wake: Callable[[], None] = lambda: None
+    ) -> None:
+        """``call``: ``Worker.call``; writing must not run beside what else is done to the kernel's daemons. ``wake``:
+        called when this node has heard everything that it waited for (``view.hold``)."""
         self._view = view
         self._call = call
         self._keys = keys
         self._port = port
+        self._wake = wake
         self._tables = Tables()
+        self._meant = Tables()
+        """The same without suspicions: a node that comes back has these."""
         self._plan: object = None
         self._looks: list[float] = []
         """When to look at the connections, in monotonic seconds."""
-        self._asked = False
+        self._asked: list[float] | None = None
+        """When to ask; None: not begun."""
         self._answered = 0.0
+        self._asking: dict[str, float] = {}
+        """Who asks, and until when its answer may wait."""
+        self._ended: set[str] = set()
+        """Who has told everything, with which the inbox is not done yet."""
         self._inbox: dict[tuple[object, ...], tuple[str, Connection]] = {}
         self._proofs = proof.Proofs(node_id(view.node), auth.Clock(time.time(), time.monotonic()))
         self._transport: asyncio.DatagramTransport | None = None
@@ -106,17 +123,37 @@ class Affinity(asyncio.DatagramProtocol):
         plan = self._view.plan
         if plan is not None and plan is not self._plan:
             self._plan = plan
-            if self._tables.use(plan.state.services):
+            meant = unsuspected(plan.state.services, self._view.resolved)
+            if self._tables.use(plan.state.services) | self._meant.use(meant):
                 self._looks = [now + after for after in AFTER_CHANGE]
         if not self._tables:
             return
-        if not self._asked:
-            self._asked = True
-            await self._send([claims.ask(self._view.node)])
-        if self._inbox:
+        if self._asked is None:
+            self._asked = [now, now + AGAIN]
+        if self._asked and now >= self._asked[0]:
+            del self._asked[0]
+            if len(self._asked) or (self._view.hold is not None and not self._view.hold.done):
+                await self._send([claims.ask(self._view.node)])
+        if self._inbox or self._ended:
             await self._write()
-        if self._looks and now >= self._looks[0]:
+        asking = self._answerable(now)
+        if asking or (self._looks and now >= self._looks[0]):
             await self._look(now)
+            await self._send([claims.end(self._view.node)], asking)
+
+    def _answerable(self, now: float) -> list[str]:
+        """Who asked and is to be answered now."""
+        if not self._asking or self._plan is None or now - self._answered < ANSWER:
+            return []
+        services, resolved = self._tables.services, self._view.resolved
+        found = [
+            node for node, until in self._asking.items() if now >= until or not suspected(services, resolved, node)
+        ]
+        for node in found:
+            del self._asking[node]
+        if found:
+            self._answered = now
+        return found
 
     # -- out -----------------------------------------------------------------------------------------------------
 
@@ -124,7 +161,7 @@ class Affinity(asyncio.DatagramProtocol):
         """Tell the exceptions among this node's connections."""
         started = time.monotonic()
         local = [address for address, node in backends(self._view.resolved).items() if node == self._view.node]
-        found = await asyncio.to_thread(lambda: list(self._tables.exceptions(connections.read(), local)))
+        found = await asyncio.to_thread(self._exceptions, local)
         self._looks = [moment for moment in self._looks if moment > now]
         if found:
             await self._send(list(claims.tell(self._view.node, found)))
@@ -133,10 +170,19 @@ class Affinity(asyncio.DatagramProtocol):
             milliseconds = round((time.monotonic() - started) * 1000)
             _log.info("connections told to other nodes", extra={"count": len(found), "ms": milliseconds})
 
-    async def _send(self, messages: Sequence[bytes]) -> None:
+    def _exceptions(self, local: Sequence[IPAddress]) -> list[Connection]:
+        """By our tables, or by those of a node that does not suspect whom we suspect."""
+        have = list(connections.read())
+        found = {connection.flow: connection for connection in self._tables.exceptions(have, local)}
+        if self._meant.services != self._tables.services:
+            found.update((connection.flow, connection) for connection in self._meant.exceptions(have, local))
+        return list(found.values())
+
+    async def _send(self, messages: Sequence[bytes], nodes: Sequence[str] | None = None) -> None:
+        """To these nodes; None: to all."""
         if self._transport is None:
             return
-        targets = self._targets()
+        targets = [target for node, target in self._targets().items() if nodes is None or node in nodes]
         for number, encoded in enumerate(messages):
             signed = self._proofs.sign(encoded, time.time(), time.monotonic())
             for target in targets:
@@ -162,15 +208,14 @@ class Affinity(asyncio.DatagramProtocol):
                     "a message about connections is not believed", extra={"source": addr[0], "reason": refused}
                 )
         elif message.kind is claims.Kind.ASK:
-            now = time.monotonic()
-            if now - self._answered >= ANSWER:
-                self._answered = now
-                self._looks.insert(0, now)
-                self._event.set()
+            self._asking.setdefault(sender, time.monotonic() + PATIENCE)
+            self._event.set()
         else:
             self.counted["heard"] += len(message.claims)
             for claim in message.claims[: MOST - len(self._inbox)]:
                 self._inbox[sender, *claim.flow] = (sender, claim)
+            if not message.claims:
+                self._ended.add(sender)
             self._event.set()
 
     def error_received(self, exc: Exception) -> None:
@@ -189,6 +234,14 @@ class Affinity(asyncio.DatagramProtocol):
 
     async def _write(self) -> None:
         waiting, self._inbox = list(self._inbox.values()), {}
+        ended, self._ended = self._ended, set()
+        await self._write_claims(waiting)
+        if self._view.hold is not None and any([self._view.hold.told(node) for node in ended]):
+            self._wake()
+
+    async def _write_claims(self, waiting: Sequence[tuple[str, Connection]]) -> None:
+        if not waiting:
+            return
         nodes = backends(self._view.resolved)
         have = await asyncio.to_thread(connections.read)
         fresh = to_write(waiting, have, self._tables, nodes)
@@ -206,14 +259,14 @@ class Affinity(asyncio.DatagramProtocol):
         """Every node's addresses by name, as the election was told."""
         return {node.name: node.addresses for node in self._view.claims.about.nodes}
 
-    def _targets(self) -> list[tuple[str, int]]:
+    def _targets(self) -> dict[str, tuple[str, int]]:
         """Of each other node the first address of the family that we speak."""
         version = 6 if self._family is socket.AF_INET6 else 4
-        found = []
+        found = {}
         for name, addresses in self._nodes().items():
             usable = [address for address in addresses if ip_address(address).version == version]
             if usable and name != self._view.node:
-                found.append((usable[0], self._port))
+                found[name] = (usable[0], self._port)
         return found
 
     async def _open(self) -> asyncio.DatagramTransport:

@@ -30,6 +30,7 @@ from lvsagent.adapters.statefile import StateFileError, StateFiles
 from lvsagent.adapters.statuswriter import StatusWriter
 from lvsagent.core.diff import Owned
 from lvsagent.core.guard import node_problems
+from lvsagent.core.hold import Hold
 from lvsagent.core.report import election_problems, reports
 from lvsagent.core.sysctl import REQUIRED
 from lvsagent.election.keys import Keys
@@ -131,7 +132,8 @@ class App:
         work: list[Coroutine[Any, Any, None]] = [self.source.run(), self.loop.run()]
         work += [part.run() for part in (self.election, self.child, self.status) if part]
         if self.election:
-            work.append(Affinity(view=self.view, call=self.worker.call, keys=self._keys()).run())
+            self.view.hold = Hold()
+            work.append(Affinity(view=self.view, call=self.worker.call, keys=self._keys(), wake=self.loop.wake).run())
         work.append(self.guard.watch(self.loop.stirred, self.loop.wake))
         tasks = [asyncio.create_task(item) for item in work]
         stopped = asyncio.create_task(stop.wait())

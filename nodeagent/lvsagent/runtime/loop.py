@@ -165,6 +165,7 @@ class Loop:
 
     def _timeout(self, now: float) -> float:
         moments = [self._next_read, self._retry, self.view.claims.waits_until()]
+        moments.append(self.view.hold.until if self.view.hold is not None else None)
         if self._lost is not None:
             moments.append(self._lost + ELECTION_GRACE_SECONDS)
         future = [moment for moment in moments if moment is not None and moment > now]
@@ -309,7 +310,10 @@ class Loop:
         self._serving = self._serving or (self._known and bool(complete or not want.services))
         about = decide.About(node=self.view.node, serving=self._serving, nodes=self._peers)
         previous = claims.wish or ()
-        wish = claims.tell(decide.offered(routers, complete, decide.standing(want, self.have), before), now, about)
+        offered = decide.offered(routers, complete, decide.standing(want, self.have), before)
+        if decide.addresses_of(offered) and self._stands_aside(now):
+            offered = decide.standing_aside(offered)
+        wish = claims.tell(offered, now, about)
         if wish is not None:
             self.election.configure(wish)
             if self.guard is not None:
@@ -319,6 +323,18 @@ class Loop:
                 "the election was told",
                 extra={"generation": wish.generation, "routers": len(wish.routers), "ready": ready},
             )
+
+    def _stands_aside(self, now: float) -> bool:
+        """Whether this node just came back and others may have to tell it of connections (``core.hold``)."""
+        hold = self.view.hold
+        if hold is None or hold.done or not any(server.alike for server in self.view.resolved.servers):
+            return False
+        claims = self.view.claims
+        others = {peer.name for peer in self._peers} - {self.view.node, *claims.liveness.silent}
+        begun, holds = hold.until is not None, hold.holds(now, others, claims.taking_part)
+        if holds and not begun:
+            _log.info("the tables are there; waiting to hear of connections first", extra={"nodes": len(others)})
+        return holds
 
     def _conclude(
         self, planned: tuple[Problem, ...], difference: Difference, failures: tuple[OperationFailed, ...]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from lvsagent.adapters.reflector import Health
 from lvsagent.core.agent import Claims
 from lvsagent.core.guard import NodeReadings, Thing
+from lvsagent.core.hold import Hold
 from lvsagent.core.plan import NodePlan
 from lvsagent.core.state import KernelState
 from lvsapi.model import Problem, Resolved
@@ -60,6 +61,8 @@ class View:
     programming: Histogram = field(default_factory=Histogram)
     health: Mapping[str, Health] = field(default_factory=dict)
     held: Mapping[str, int] = field(default_factory=dict)
+    hold: Hold | None = None
+    """None: nobody tells this node of connections, so it waits for nobody."""
     state_errors: int = 0
     actual: KernelState | None = None
     """As last read from the kernel."""
