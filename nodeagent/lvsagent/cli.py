@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lvsagent.adapters.kubeconfig import ConfigError
 from lvsagent.adapters.procfs import root
+from lvsagent.core.claims import PORT
 from lvsagent.runtime import logs
 from lvsagent.runtime.app import App, Settings
 
@@ -64,6 +65,13 @@ def parse(argv: Sequence[str] | None, environment: Mapping[str, str]) -> Setting
         " (LVS_KEYS_DIR; default %(default)s)",
     )
     parser.add_argument(
+        "--claims-port",
+        type=int,
+        default=environment.get("LVS_CLAIMS_PORT") or PORT,
+        help="UDP port on which agents tell each other of connections, the same on every node"
+        " (LVS_CLAIMS_PORT; default %(default)s)",
+    )
+    parser.add_argument(
         "--metrics-address",
         default=METRICS_ADDRESS,
         help='HOST:PORT of /metrics, /healthz and /readyz, "" for none (default %(default)s)',
@@ -76,6 +84,8 @@ def parse(argv: Sequence[str] | None, environment: Mapping[str, str]) -> Setting
         parser.error("--node-name NAME is missing (or NODE_NAME in the environment)")
     if found.manifests and found.kubeconfig:
         parser.error("--manifests and --kubeconfig exclude each other: objects come from a folder or from the API")
+    if not 0 < found.claims_port < 65536:
+        parser.error(f"--claims-port {found.claims_port}: must be from 1 to 65535")
     return Settings(
         node=found.node_name,
         manifests=found.manifests,
@@ -84,6 +94,7 @@ def parse(argv: Sequence[str] | None, environment: Mapping[str, str]) -> Setting
         state_dir=found.state_dir,
         proc_sys=found.proc_sys,
         keys_dir=found.keys_dir,
+        claims_port=found.claims_port,
         metrics=_address(parser, found.metrics_address),
         election=not found.no_election,
         cleanup_on_exit=found.cleanup_on_exit,

@@ -22,6 +22,8 @@ class Settings:
     """LVS_AGENT_IMAGE_PULL_POLICY: Always, IfNotPresent or Never."""
     beat_port: int = 9480
     """LVS_BEAT_PORT: UDP port of the heartbeats between the nodes, 1-65535."""
+    claims_port: int = 9481
+    """LVS_CLAIMS_PORT: UDP port on which the agents tell each other of connections, 1-65535."""
     listen: str = "0.0.0.0"
     """LVS_LISTEN: address of /metrics, /healthz and /readyz."""
     port: int = 8080
@@ -69,6 +71,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
         agent_image=text("LVS_AGENT_IMAGE", default.agent_image),
         agent_image_pull_policy=text("LVS_AGENT_IMAGE_PULL_POLICY", default.agent_image_pull_policy),
         beat_port=int(number("LVS_BEAT_PORT", default.beat_port, 1, 65535)),
+        claims_port=int(number("LVS_CLAIMS_PORT", default.claims_port, 1, 65535)),
         listen=text("LVS_LISTEN", default.listen),
         port=int(number("LVS_PORT", default.port, 0, 65535)),
         full_pass_seconds=number("LVS_FULL_PASS_SECONDS", default.full_pass_seconds, 1, 3600),

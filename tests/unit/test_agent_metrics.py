@@ -87,6 +87,7 @@ def full() -> View:
     view.errors["add_destination", "no_such_service"] += 2
     view.programming.observe(0.004)
     view.programming.observe(100.0)
+    view.exchanged["told"], view.exchange_dropped["auth_hmac"], view.exchange_errors = 5, 6, 1
     view.repairs[Thing.SERVICE] = 3
     view.node_findings = {NodeFinding.TABLES_CONTESTED: "by somebody"}
     view.node_readings = NodeReadings(entries=7, limit=8)
@@ -129,6 +130,13 @@ def test_every_agreed_name_is_there() -> None:
         'lvs_node_finding{finding="TablesContested"} 1.0',
         'lvs_node_finding{finding="ReversePathStrict"} 0.0',
         "lvs_conntrack_entries 7.0",
+        "lvs_connections_told_total 5.0",
+        "lvs_connections_heard_total 0.0",
+        "lvs_connections_written_total 0.0",
+        'lvs_connection_messages_dropped_total{reason="auth_hmac"} 6.0',
+        'lvs_connection_messages_dropped_total{reason="unreachable"} 0.0',
+        'lvs_connection_messages_dropped_total{reason="content"} 0.0',
+        "lvs_connection_exchange_errors_total 1.0",
         "lvs_conntrack_limit 8.0",
     ],
 )

@@ -27,6 +27,13 @@ def test_the_folder_of_keys_may_be_elsewhere() -> None:
     assert parse(["--keys-dir", "/other"], environment).keys_dir == Path("/other")
 
 
+def test_the_port_between_agents_may_be_another() -> None:
+    assert parse([], {"NODE_NAME": "n1"}).claims_port == 9481
+    environment = {"NODE_NAME": "n1", "LVS_CLAIMS_PORT": "1234"}
+    assert parse([], environment).claims_port == 1234
+    assert parse(["--claims-port", "7"], environment).claims_port == 7
+
+
 def test_options_come_before_the_environment() -> None:
     found = parse(
         ["--node-name", "n2", "--manifests", "/m", "--metrics-address", "[::1]:80", "--no-election"], {"NODE_NAME": "x"}
@@ -42,6 +49,8 @@ def test_options_come_before_the_environment() -> None:
         (["--node-name", "n", "--manifests", "m", "--kubeconfig", "k"], "exclude each other"),
         (["--node-name", "n", "--metrics-address", "nonsense"], "expected HOST:PORT"),
         (["--node-name", "n", "--metrics-address", "h:99999"], "expected HOST:PORT"),
+        (["--node-name", "n", "--claims-port", "0"], "must be from 1 to 65535"),
+        (["--node-name", "n", "--claims-port", "many"], "invalid int value"),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

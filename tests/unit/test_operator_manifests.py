@@ -51,6 +51,17 @@ def test_heartbeats_have_a_port_on_the_node_that_can_be_chosen() -> None:
         assert {"name": "LVS_BEAT_PORT", "value": str(port)} in election["env"]
 
 
+def test_agents_tell_each_other_of_connections_on_a_port_that_can_be_chosen() -> None:
+    for settings, port in ((SETTINGS, 9481), (Settings(claims_port=1234), 1234)):
+        (agent,) = [
+            item
+            for item in daemonset(settings=settings)["spec"]["template"]["spec"]["containers"]
+            if item["name"] == "agent"
+        ]
+        assert {"name": "claims", "containerPort": port, "protocol": "UDP"} in agent["ports"]
+        assert {"name": "LVS_CLAIMS_PORT", "value": str(port)} in agent["env"]
+
+
 def test_only_the_init_container_is_privileged_and_it_runs_one_command() -> None:
     (init,) = pod()["initContainers"]
     assert init["securityContext"]["privileged"] is True

@@ -12,6 +12,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from lvsagent.core.agent import ACTIVE, address_of
+from lvsagent.core.claims import UNREACHABLE, Malformed
 from lvsagent.core.diff import Op
 from lvsagent.core.failure import Reason
 from lvsagent.core.guard import NodeFinding, Thing, table_hashes
@@ -47,6 +48,7 @@ class AgentCollector(Collector):
         yield from self._nodes()
         yield from self._served()
         yield from self._programming()
+        yield from self._exchange()
         yield from self._guarded()
         yield from self._api()
 
@@ -213,6 +215,32 @@ class AgentCollector(Collector):
         failed = CounterMetricFamily("lvs_state_write_errors", "State files that could not be written.")
         failed.add_metric([], self._view.state_errors)
         yield failed
+
+    def _exchange(self) -> Iterator[Metric]:
+        count = self._view.exchanged
+        told = CounterMetricFamily(
+            "lvs_connections_told",
+            "Connections of this node's pods told to other nodes, whose tables would send them elsewhere.",
+        )
+        told.add_metric([], count["told"])
+        heard = CounterMetricFamily("lvs_connections_heard", "Connections that other nodes told of.")
+        heard.add_metric([], count["heard"])
+        written = CounterMetricFamily(
+            "lvs_connections_written", "Connections of other nodes' pods that were written to the kernel."
+        )
+        written.add_metric([], count["written"])
+        dropped = CounterMetricFamily(
+            "lvs_connection_messages_dropped",
+            "Datagrams about connections that were not believed, or could not be sent (unreachable).",
+            labels=["reason"],
+        )
+        for reason in sorted({UNREACHABLE, *map(str, BeatDropReason), *map(str, Malformed)}):
+            dropped.add_metric([reason], self._view.exchange_dropped[reason])
+        errors = CounterMetricFamily(
+            "lvs_connection_exchange_errors", "Times when connections could not be read, told or written."
+        )
+        errors.add_metric([], self._view.exchange_errors)
+        yield from (told, heard, written, dropped, errors)
 
     def _guarded(self) -> Iterator[Metric]:
         repairs = CounterMetricFamily(

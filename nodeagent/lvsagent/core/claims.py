@@ -25,6 +25,8 @@ from lvsagent.vrrp.auth import TRAILER_LENGTH
 from lvsapi.model import IPAddress, Protocol
 
 PORT: Final = 9481
+UNREACHABLE: Final = "unreachable"
+"""Why a datagram did not leave: the word in metrics, beside ``Malformed`` and the reasons of ``liveness.beat``."""
 MAGIC: Final = b"lvsA"
 VERSION: Final = 1
 LARGEST: Final = 1200

@@ -10,7 +10,6 @@ import errno
 import logging
 import socket
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_address
 from typing import Final, Protocol
@@ -91,10 +90,8 @@ class Affinity(asyncio.DatagramProtocol):
         self._family = socket.AF_INET
         self._event = asyncio.Event()
         self._throttle = Throttle()
-        self.counted: Counter[str] = Counter()
-        """``told``, ``heard`` and ``written`` connections."""
-        self.dropped: Counter[str] = Counter()
-        """Datagrams by reason."""
+        self.counted = view.exchanged
+        self.dropped = view.exchange_dropped
 
     async def run(self) -> None:
         """Turn for ever. A fault is logged: what is not told is lost with the next takeover, and nothing else."""
@@ -166,7 +163,7 @@ class Affinity(asyncio.DatagramProtocol):
         if found:
             await self._send(list(claims.tell(self._view.node, found)))
             self._looks = self._looks or [now + REPEAT]
-            self.counted["told"] += len(found)
+            self.counted["told"] += len(found) if self._targets() else 0
             milliseconds = round((time.monotonic() - started) * 1000)
             _log.info("connections told to other nodes", extra={"count": len(found), "ms": milliseconds})
 
@@ -220,7 +217,7 @@ class Affinity(asyncio.DatagramProtocol):
 
     def error_received(self, exc: Exception) -> None:
         """No route, no neighbour, a firewall: told again later."""
-        self.dropped["unreachable"] += 1
+        self.dropped[claims.UNREACHABLE] += 1
 
     def _judge(self, message: claims.Message, sender: str | None, data: bytes, source: str) -> DropReason | None:
         """Why a message is not believed."""
@@ -290,6 +287,7 @@ class Affinity(asyncio.DatagramProtocol):
         return transport
 
     def _complain(self, error: Exception) -> None:
+        self._view.exchange_errors += 1
         if self._throttle.allows(str(error), time.monotonic()):
             _log.error(
                 "connections cannot be kept where the table changed; trying again",

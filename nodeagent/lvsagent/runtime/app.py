@@ -28,6 +28,7 @@ from lvsagent.adapters.metrics import AgentCollector
 from lvsagent.adapters.procfs import Originals, Sysctls, boot_id, prepare, restore
 from lvsagent.adapters.statefile import StateFileError, StateFiles
 from lvsagent.adapters.statuswriter import StatusWriter
+from lvsagent.core.claims import PORT
 from lvsagent.core.diff import Owned
 from lvsagent.core.guard import node_problems
 from lvsagent.core.hold import Hold
@@ -61,6 +62,8 @@ class Settings:
     proc_sys: Path
     keys_dir: Path = Path("/etc/lvs-dr/keys")
     """For messages between agents, and for the election that is started with manifests."""
+    claims_port: int = PORT
+    """UDP port of the messages between agents, the same on every node."""
     manifests: Path | None = None
     """A folder instead of the API."""
     kubeconfig: str | None = None
@@ -133,7 +136,14 @@ class App:
         work += [part.run() for part in (self.election, self.child, self.status) if part]
         if self.election:
             self.view.hold = Hold()
-            work.append(Affinity(view=self.view, call=self.worker.call, keys=self._keys(), wake=self.loop.wake).run())
+            part = Affinity(
+                view=self.view,
+                call=self.worker.call,
+                keys=self._keys(),
+                port=self.settings.claims_port,
+                wake=self.loop.wake,
+            )
+            work.append(part.run())
         work.append(self.guard.watch(self.loop.stirred, self.loop.wake))
         tasks = [asyncio.create_task(item) for item in work]
         stopped = asyncio.create_task(stop.wait())

@@ -61,6 +61,12 @@ class View:
     programming: Histogram = field(default_factory=Histogram)
     health: Mapping[str, Health] = field(default_factory=dict)
     held: Mapping[str, int] = field(default_factory=dict)
+    exchanged: Counter[str] = field(default_factory=Counter)
+    """``told``, ``heard`` and ``written`` connections whose place in the table had changed."""
+    exchange_dropped: Counter[str] = field(default_factory=Counter)
+    """Datagrams about them by reason."""
+    exchange_errors: int = 0
+    """Times when connections could not be read, told or written."""
     hold: Hold | None = None
     """None: nobody tells this node of connections, so it waits for nobody."""
     state_errors: int = 0

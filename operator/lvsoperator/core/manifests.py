@@ -16,7 +16,6 @@ RUN_DIR = "/run/lvs-dr"
 STATE_DIR = "/var/lib/lvs-dr"
 HOST_PROC_SYS = "/host/proc/sys"
 KEYS_DIR = "/etc/lvs-dr/keys"
-CLAIMS_PORT = 9481
 """UDP, between the agents: connections that the tables would send elsewhere (docs/decisions/0008)."""
 TOKEN_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"
 
@@ -136,10 +135,15 @@ def _pod(settings: Settings) -> Manifest:
         **image,
         "name": "agent",
         "command": ["lvs-agent"],
-        "env": [*env, {"name": "LVS_PROC_SYS", "value": HOST_PROC_SYS}, {"name": "LVS_KEYS_DIR", "value": KEYS_DIR}],
+        "env": [
+            *env,
+            {"name": "LVS_PROC_SYS", "value": HOST_PROC_SYS},
+            {"name": "LVS_KEYS_DIR", "value": KEYS_DIR},
+            {"name": "LVS_CLAIMS_PORT", "value": str(settings.claims_port)},
+        ],
         "ports": [
             {"name": "metrics", "containerPort": AGENT_PORT, "protocol": "TCP"},
-            {"name": "claims", "containerPort": CLAIMS_PORT, "protocol": "UDP"},
+            {"name": "claims", "containerPort": settings.claims_port, "protocol": "UDP"},
         ],
         "securityContext": _capabilities("NET_ADMIN", "NET_RAW"),
         "volumeMounts": [
