@@ -22,6 +22,7 @@ from lvsagent.adapters.statefile import StateFileError, StateFiles
 from lvsagent.core.clients import ClientPaths
 from lvsagent.core.diff import AddLoopback, DeleteLoopback, Owned, diff
 from lvsagent.core.failure import OperationFailed, Reason
+from lvsagent.core.loops import LoopGuard, ours
 from lvsagent.core.state import KernelState
 from lvsagent.core.sysctl import REAL_SERVER, REQUIRED, Record, check, interface_keys
 from lvsapi.model import IPAddress
@@ -122,7 +123,9 @@ def _remove_tables(files: StateFiles, proc_sys: Path) -> Sequence[OperationFaile
     if owned == Owned():
         return ()
     with Kernel(node="", proc_sys=proc_sys) as kernel:
-        failures = kernel.apply(diff(KernelState(), kernel.read(), owned).ops)
+        have = kernel.read()
+        failures = kernel.apply(diff(KernelState(), have, owned).ops)
+        kernel.guard_loops(LoopGuard(), ours(have.services.values()))
     if not failures:
         files.save_owned(Owned())
     return failures

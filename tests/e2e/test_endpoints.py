@@ -29,7 +29,7 @@ exec 9<> <(:); last=; end=$((SECONDS + $1))
 while [ $SECONDS -lt $end ]; do
   now=; mine=
   while read -r what address method weight _; do
-    if [ "$what" = TCP ]; then mine=$address; fi
+    if [ "$what" != "->" ]; then mine=$address; fi
     if [ "$what" = "->" ] && [ "$mine" = "$2" ]; then now+=" $address=$weight"; fi
   done </proc/net/ip_vs
   if [ "$now" != "$last" ]; then echo "$EPOCHREALTIME$now"; last=$now; fi

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
 
+from lvsagent.adapters.loops import Guarded
 from lvsagent.core.diff import Op
 from lvsagent.core.failure import OperationFailed, Reason
+from lvsagent.core.loops import LoopGuard, Standing
 from lvsagent.core.model import apply
 from lvsagent.core.state import Interface, KernelState, NodeFacts
 from lvsagent.core.sysctl import REQUIRED
@@ -22,6 +24,7 @@ class FakeKernel:
     """Operations of this type fail."""
     broken: OSError | None = None
     """Raised by everything."""
+    guards: list[LoopGuard] = field(default_factory=list)
 
     def read(self) -> KernelState:
         if self.broken:
@@ -47,6 +50,10 @@ class FakeKernel:
                 self.state = apply(self.state, op)
                 self.applied.append(op)
         return tuple(failures)
+
+    def guard_loops(self, wish: LoopGuard, there: Standing) -> Guarded:
+        self.guards.append(wish)
+        return Guarded(changes=wish.services != there, there=wish.services)
 
     def close(self) -> None:
         pass

@@ -220,10 +220,12 @@ class Watch(threading.Thread):
 
 
 def parse(text: str) -> dict[str, int]:
-    """/proc/net/ip_vs with one service -> weights by the node of the pod (10.244.K.11 is on nK)."""
-    found = {}
+    """/proc/net/ip_vs with one service -> weights by the node of the pod (10.244.K.11 is on nK). What is found by a
+    firewall mark (core.loops) is another service."""
+    found, named = {}, False
     for line in text.splitlines():
         words = line.split()
-        if words[:1] == ["->"] and words[1].startswith("0AF4"):
+        named = words[0] == "TCP" if words[:1] != ["->"] else named
+        if named and words[0] == "->" and words[1].startswith("0AF4"):
             found[f"n{int(words[1][4:6], 16)}"] = int(words[3])
     return found

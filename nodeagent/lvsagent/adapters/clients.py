@@ -164,9 +164,9 @@ def create(digest: int, body: Sequence[Message]) -> list[Message]:
     return [table, *body]
 
 
-def comment(digest: int) -> bytes:
+def comment(digest: int, note: str = NOTE) -> bytes:
     """libnftnl's form of a comment: type 0, length, text."""
-    text = f"lvs-dr: {NOTE} ({digest:08x})".encode() + b"\0"
+    text = f"lvs-dr: {note} ({digest:08x})".encode() + b"\0"
     return bytes([0, len(text)]) + text
 
 

@@ -10,10 +10,12 @@ from typing import Self
 from lvsagent.adapters.addresses import Addresses
 from lvsagent.adapters.facts import read_facts
 from lvsagent.adapters.ipvs import Ipvs
+from lvsagent.adapters.loops import Guarded, Loops
 from lvsagent.adapters.nftables import Marks
 from lvsagent.adapters.procfs import Sysctls
 from lvsagent.core.diff import AddLoopback, DeleteLoopback, IpvsOp, MarkOp, Op, SetSysctl, SyncOp, held_back
 from lvsagent.core.failure import OperationFailed, Reason
+from lvsagent.core.loops import LoopGuard, Standing, steps
 from lvsagent.core.state import KernelState, NodeFacts, Service, ServiceKey
 from lvsagent.core.sysctl import REQUIRED, SYNC
 
@@ -29,6 +31,7 @@ class Kernel:
         self.sysctls = Sysctls(proc_sys)
         self.addresses = Addresses()
         self.marks = Marks()
+        self._loops: Loops | None = None
         try:
             self.ipvs = Ipvs()
         except OSError:
@@ -46,6 +49,8 @@ class Kernel:
         self.ipvs.close()
         self.marks.close()
         self.addresses.close()
+        if self._loops is not None:
+            self._loops.close()
 
     def read(self) -> KernelState:
         """Everything that can concern us, foreign things included."""
@@ -108,6 +113,23 @@ class Kernel:
                     allowed.append(op)
             failures += run(self, allowed)
         return tuple(failures)
+
+    def guard_loops(self, wish: LoopGuard, there: Standing) -> Guarded:
+        """Services for packets that other nodes sent on, and their marks. ``there``: services of ours as last read.
+        Raises OSError."""
+        if self._loops is None:
+            self._loops = Loops()
+        ops = steps(wish, there)
+        failures = self.apply(ops)
+        after = dict(there)
+        for key in {op.service: None for op in ops if isinstance(op, IpvsOp)}:
+            after.pop(key, None)
+            service = self.ipvs.read_service(key)
+            if service:
+                after[key] = service
+        written, refused = self._loops.mark(wish)
+        errors = (*(failure.message for failure in failures), *refused)
+        return Guarded(changes=len(ops) + written, errors=errors, there=after)
 
     def _settings(self) -> Mapping[str, str]:
         return {key: value for key, value in self.sysctls.read((*REQUIRED, *SYNC)).items() if value is not None}

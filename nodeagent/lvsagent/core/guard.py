@@ -36,6 +36,8 @@ class Thing(StrEnum):
     SYNC_DAEMON = "sync_daemon"
     CLIENT_PATH = "client_path"
     """Routes, rules and settings for clients inside the cluster (``core.clients``)."""
+    LOOP_GUARD = "loop_guard"
+    """Services for packets that other nodes sent on (``core.loops``)."""
 
 
 class NodeFinding(StrEnum):

@@ -7,14 +7,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface
 from typing import Protocol
 
 from lvsagent.adapters.clients import Made
+from lvsagent.adapters.loops import Guarded
 from lvsagent.core import guard as decide
 from lvsagent.core.clients import ClientPaths, client_paths
 from lvsagent.core.diff import Owned
 from lvsagent.core.guard import Culprit, Fights, NodeReadings, Thing
+from lvsagent.core.loops import LoopGuard, Standing, loop_guard, ours, steps
 from lvsagent.core.plan import NodePlan
 from lvsagent.core.state import ForwardMethod, KernelState, NodeFacts
 from lvsagent.ipc import Configure, RouterConfig
@@ -43,6 +45,7 @@ class Looks(Protocol):
     async def moved(self) -> bool: ...
     async def inspect(self, remote: tuple[IPAddress, ...]) -> NodeReadings: ...
     async def make(self, paths: ClientPaths) -> Made: ...
+    async def guard_loops(self, wish: LoopGuard, there: Standing) -> Guarded: ...
     async def culprit(self, interfaces: tuple[str, ...]) -> Culprit | None: ...
 
 
@@ -63,6 +66,10 @@ class Guard:
     """As made last; None: nothing by this process, what stands stays."""
     _paths_of: tuple[object, ...] = ()
     """What they follow from."""
+    _loops: LoopGuard | None = None
+    """As wanted last; None: nothing by this process, what stands stays."""
+    _standing: Standing = field(default_factory=dict)
+    """Services of the loop guard, as last read."""
 
     async def watch(self, stirred: Callable[[], None], news: Callable[[], None]) -> None:
         """For ever. ``stirred``: something is not as it was left. ``news``: there is something to report."""
@@ -89,9 +96,13 @@ class Guard:
         self._readings = await self.worker.inspect(remote_pods(self.view.plan, self.view.resolved))
         if self._paths is not None:
             self.view.repairs[Thing.CLIENT_PATH] += await self._make(self._paths)
+        if self._loops is not None:
+            await self._guard_loops(self._loops)  # neighbours come, go and change their cards
 
     def noticed(self, before: KernelState | None, now_there: KernelState, owned: Owned) -> None:
         """The kernel was read anew. ``before``: as we left it; None when we do not know."""
+        left, self._standing = self._standing, ours(now_there.services.values())
+        self.view.repairs.update([Thing.LOOP_GUARD for key in left if self._standing.get(key) != left[key]])
         changed = decide.disturbed(before, now_there, owned) if before is not None else Counter[Thing]()
         if before is not None and changed:
             self._left = (before, changed)
@@ -103,6 +114,7 @@ class Guard:
         self.view.actual = now_there
         wanted = self.view.plan.state.loopback if self.view.plan is not None else frozenset[IPAddress]()
         await self._serve_clients(now_there.loopback & (wanted | owned.loopback), facts)
+        await self._end_loops(facts)
         if self._left is None:
             return
         (before, changed), self._left = self._left, None
@@ -137,6 +149,26 @@ class Guard:
             if self._throttle.allows(error, time.monotonic()):
                 _log.warning("clients inside the cluster may not be served", extra={"error": error})
         return made.changes
+
+    async def _end_loops(self, facts: NodeFacts) -> None:
+        """Services and marks for packets that other nodes sent on."""
+        if self.view.plan is None:
+            return
+        own = {address.ip for interface in facts.interfaces for address in interface.addresses}
+        nodes = self.view.claims.about.nodes
+        peers = frozenset(ip_address(a) for node in nodes if node.name != self.view.node for a in node.addresses) - own
+        wish = loop_guard(self.view.plan.state.services, own, peers, self._standing.keys())
+        if wish != self._loops or steps(wish, self._standing):
+            self._loops = wish
+            with contextlib.suppress(OSError):
+                await self._guard_loops(wish)
+
+    async def _guard_loops(self, wish: LoopGuard) -> None:
+        done = await self.worker.guard_loops(wish, self._standing)
+        self._standing = done.there
+        for error in done.errors:
+            if self._throttle.allows(error, time.monotonic()):
+                _log.warning("new connections may go to and fro while tables differ", extra={"error": error})
 
     def told(self, wish: Configure, before: Iterable[RouterConfig], incomplete: frozenset[IPAddress]) -> None:
         """The election got another wish. Say of which routers this node can no longer be Active, and why."""

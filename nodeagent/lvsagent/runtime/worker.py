@@ -9,11 +9,13 @@ from typing import Protocol, TypeVar
 
 from lvsagent.adapters.clients import Made
 from lvsagent.adapters.culprits import culprit
+from lvsagent.adapters.loops import Guarded
 from lvsagent.adapters.statefile import StateFiles
 from lvsagent.core.clients import ClientPaths
 from lvsagent.core.diff import IpvsOp, Op, Owned
 from lvsagent.core.failure import OperationFailed
 from lvsagent.core.guard import Culprit, NodeReadings
+from lvsagent.core.loops import LoopGuard, Standing
 from lvsagent.core.state import KernelState, NodeFacts
 from lvsapi.model import IPAddress
 
@@ -29,6 +31,7 @@ class KernelPort(Protocol):
     def read(self) -> KernelState: ...
     def readback(self, ops: Sequence[Op], before: KernelState) -> KernelState: ...
     def facts(self) -> NodeFacts: ...
+    def guard_loops(self, wish: LoopGuard, there: Standing) -> Guarded: ...
     def apply(self, ops: Sequence[Op]) -> tuple[OperationFailed, ...]: ...
     def close(self) -> None: ...
 
@@ -94,6 +97,17 @@ class Worker:
     async def make(self, paths: ClientPaths) -> Made:
         """What clients inside the cluster need. Raises OSError."""
         return await self.call(lambda: self._with_glance(lambda glance: glance.make(paths)) or Made())
+
+    async def guard_loops(self, wish: LoopGuard, there: Standing) -> Guarded:
+        """Services for packets that other nodes sent on. Raises OSError."""
+
+        def work(kernel: KernelPort) -> Guarded:
+            done = kernel.guard_loops(wish, there)
+            if done.changes:
+                self._seen = self._look()
+            return done
+
+        return await self._run(work)
 
     async def culprit(self, interfaces: Sequence[str]) -> Culprit | None:
         """Who else programs this node's IPVS."""
