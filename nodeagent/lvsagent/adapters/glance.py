@@ -61,7 +61,7 @@ class Glance:
             for command in (GET_SERVICE, GET_DAEMON)
         )
         settings = tuple(self._sysctls.read(REQUIRED).values())
-        others = (self._marks.read(), frozenset(daemons), self._addresses.loopback(), settings)
+        others = (self._marks.rules(), frozenset(daemons), self._addresses.loopback(), settings)
         return hash((without_counters(services), others))
 
     def inspect(self, remote: Iterable[IPAddress]) -> NodeReadings:

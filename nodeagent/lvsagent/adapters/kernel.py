@@ -13,7 +13,7 @@ from lvsagent.adapters.ipvs import Ipvs
 from lvsagent.adapters.loops import Guarded, Loops
 from lvsagent.adapters.nftables import Marks
 from lvsagent.adapters.procfs import Sysctls
-from lvsagent.core.diff import AddLoopback, DeleteLoopback, IpvsOp, MarkOp, Op, SetSysctl, SyncOp, held_back
+from lvsagent.core.diff import AddLoopback, DeleteLoopback, IpvsOp, Op, RuleOp, SetSysctl, SyncOp, held_back
 from lvsagent.core.failure import OperationFailed, Reason
 from lvsagent.core.loops import LoopGuard, Standing, steps
 from lvsagent.core.state import KernelState, NodeFacts, Service, ServiceKey
@@ -55,7 +55,7 @@ class Kernel:
     def read(self) -> KernelState:
         """Everything that can concern us, foreign things included."""
         found = self.ipvs.read()  # first: it says best what is missing
-        marks = self.marks.read()
+        marks, refusals = self.marks.rules()
         named = {(mark.address.version, mark.value): mark for mark in marks}
         services: dict[ServiceKey, Service] = {}
         for key, service in found.items():
@@ -69,6 +69,7 @@ class Kernel:
             loopback=self.addresses.loopback(),
             sysctls=self._settings(),
             marks=marks,
+            refusals=refusals,
             daemons=self.ipvs.daemons(),
         )
 
@@ -76,6 +77,7 @@ class Kernel:
         """``before`` with what the operations touched read again: the cost is that of the change, not of the table."""
         services: dict[ServiceKey, Service] = dict(before.services)
         loopback, sysctls = before.loopback, before.sysctls
+        rules = before.marks, before.refusals
         for key in {op.service: None for op in ops if isinstance(op, IpvsOp)}:
             service = self.ipvs.read_service(key)
             services.pop(key, None)
@@ -85,11 +87,14 @@ class Kernel:
             loopback = self.addresses.loopback()
         if any(isinstance(op, SetSysctl) for op in ops):
             sysctls = self._settings()
+        if any(isinstance(op, RuleOp) for op in ops):
+            rules = self.marks.rules()
         return KernelState(
             services=services,
             loopback=loopback,
             sysctls=sysctls,
-            marks=self.marks.read() if any(isinstance(op, MarkOp) for op in ops) else before.marks,
+            marks=rules[0],
+            refusals=rules[1],
             daemons=self.ipvs.daemons() if any(isinstance(op, SyncOp) for op in ops) else before.daemons,
         )
 
@@ -145,7 +150,7 @@ class Kernel:
         return self.ipvs.apply([op for op in ops if isinstance(op, IpvsOp)])
 
     def _run_marks(self, ops: Sequence[Op]) -> Iterable[OperationFailed]:
-        return self.marks.apply([op for op in ops if isinstance(op, MarkOp)])
+        return self.marks.apply([op for op in ops if isinstance(op, RuleOp)])
 
     def _run_sync(self, ops: Sequence[Op]) -> Iterable[OperationFailed]:
         return self.ipvs.apply_sync([op for op in ops if isinstance(op, SyncOp)])
@@ -154,7 +159,7 @@ class Kernel:
 def _runner(op: Op) -> Callable[[Kernel, Sequence[Op]], Iterable[OperationFailed]]:
     if isinstance(op, SetSysctl):
         return Kernel._run_sysctls
-    if isinstance(op, MarkOp):
+    if isinstance(op, RuleOp):
         return Kernel._run_marks
     if isinstance(op, SyncOp):
         return Kernel._run_sync

@@ -1,4 +1,5 @@
-"""Firewall marks for IPVS services of many ports: our own table ``inet lvs-dr``, over nfnetlink.
+"""Firewall marks for IPVS services of many ports, and refusals for those without backends: our own table
+``inet lvs-dr``, over nfnetlink.
 
 include/uapi/linux/netfilter/nf_tables.h. One chain of rules, and two that jump to it, for packets that arrive and for
 those of this node's own processes, each right before IPVS looks (net/netfilter/ipvs/ip_vs_core.c ip_vs_ops4): nothing
@@ -24,14 +25,14 @@ from lvsagent.adapters.netlink import (
     list_of,
     parse_attributes,
 )
-from lvsagent.core.diff import AddMark, MarkOp
+from lvsagent.core.diff import AddMark, AddRefusal, DeleteMark, RuleOp
 from lvsagent.core.failure import OperationFailed, Reason
-from lvsagent.core.state import Mark
-from lvsapi.model import IPAddress
+from lvsagent.core.state import Mark, Refusal
+from lvsapi.model import IPAddress, Protocol
 
 NETFILTER = 12
 TABLE = "lvs-dr"
-RULES = "marks"
+RULES, REFUSALS = "marks", "refusals"
 HOOKS = {"input": (1, 90), "output": (3, -99)}
 """Hook (NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT) and priority: IPVS stands at 99 and at -98."""
 SUBSYSTEM = 10 << 8
@@ -40,7 +41,13 @@ NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6 = 1, 2, 10
 NLM_F_CREATE, NLM_F_APPEND = 0x400, 0x800
 BATCH_BEGIN, BATCH_END = 0x10, 0x11
 REGISTER, VERDICT = 1, 0
-JUMP = -3
+JUMP, DROP = -3, 0
+TCP_RESET = 1
+TCP_FLAGS, FIRST_OF_TCP, ANY_OF_TCP = 13, 0x02, 0x17
+"""Where TCP's flags are; SYN; FIN, SYN, RST and ACK."""
+SCTP_CHUNK, SCTP_INIT = 12, 1
+BITWISE_OPERATION = 6
+"""Told by newer kernels only."""
 META_MARK, META_NFPROTO, META_L4PROTO = 3, 15, 16
 NETWORK_HEADER, TRANSPORT_HEADER = 1, 2
 EQUAL = 0
@@ -63,16 +70,21 @@ class Marks:
             self._netlink.close()
 
     def read(self) -> frozenset[Mark]:
-        """The marks that packets get: none unless both hooks lead to the rules. A rule that is not as we write them
-        counts as none. Empty on a kernel without nftables. Raises NetlinkError when the kernel does not answer."""
+        """The marks that packets get. Raises NetlinkError."""
+        return self.rules()[0]
+
+    def rules(self) -> tuple[frozenset[Mark], frozenset[Refusal]]:
+        """Marks and refusals: none unless both hooks lead to them. A rule that is not as we write them counts as none.
+        Empty on a kernel without nftables. Raises NetlinkError when the kernel does not answer."""
         try:
             answers = self._open().dump(_message(GETRULE, _text(1, TABLE)))
         except OSError as error:
             if error.errno in _WITHOUT:
-                return frozenset()
+                return frozenset(), frozenset()
             raise
         marks: set[Mark] = set()
-        leading: set[str] = set()
+        refusals: set[Refusal] = set()
+        leading: dict[str, set[str]] = {RULES: set(), REFUSALS: set()}
         for answer in answers:
             rule = parse_attributes(answer[4:])
             chain = rule.get(2, b"").rstrip(b"\0").decode(errors="replace")
@@ -82,28 +94,45 @@ class Marks:
             if chain == RULES:
                 mark = decode(expressions)
                 marks.update([mark] if mark else [])
-            elif chain in HOOKS and _is_jump(expressions):
-                leading.add(chain)
-        return frozenset(marks) if leading == HOOKS.keys() else frozenset()
+            elif chain == REFUSALS:
+                refusal = decode_refusal(expressions)
+                refusals.update([refusal] if refusal else [])
+            elif chain in HOOKS:
+                leading.get(_jumps_to(expressions), set()).add(chain)
+        return (
+            frozenset(marks) if leading[RULES] == HOOKS.keys() else frozenset(),
+            frozenset(refusals) if leading[REFUSALS] == HOOKS.keys() else frozenset(),
+        )
 
-    def apply(self, ops: Sequence[MarkOp]) -> tuple[OperationFailed, ...]:
-        """All or nothing. Raises NetlinkError when the kernel does not answer."""
+    def apply(self, ops: Sequence[RuleOp]) -> tuple[OperationFailed, ...]:
+        """All or nothing, but for resets: where the kernel cannot send them, IPVS tells clients itself, by ICMP.
+        Raises NetlinkError when the kernel does not answer."""
         if not ops:
             return ()
         try:
-            marks = set(self.read())
+            read = self.rules()
+            marks, refusals = set(read[0]), set(read[1])
             for op in ops:
-                (marks.add if isinstance(op, AddMark) else marks.discard)(op.mark)
-            code = self._open().transaction(
-                _message(BATCH_BEGIN, b"", family=0, resource=10),
-                table_of(sorted(marks, key=str)),
-                _message(BATCH_END, b"", family=0, resource=10),
-            )
+                if isinstance(op, AddMark | DeleteMark):
+                    (marks.add if isinstance(op, AddMark) else marks.discard)(op.mark)
+                else:
+                    (refusals.add if isinstance(op, AddRefusal) else refusals.discard)(op.refusal)
+            code = self._replace(marks, refusals)
+            if code and any(not refusal.drop for refusal in refusals):
+                code = self._replace(marks, {refusal for refusal in refusals if refusal.drop})
         except OSError as error:
             if error.errno not in (*_WITHOUT, errno.EMSGSIZE):
                 raise
             code = error.errno or errno.EIO
-        return tuple(_failure(op, code) for op in ops) if code else ()
+        resets = [op for op in ops if isinstance(op, AddRefusal) and not op.refusal.drop]
+        return tuple(_failure(op, code) for op in ops if op not in resets) if code else ()
+
+    def _replace(self, marks: set[Mark], refusals: set[Refusal]) -> int:
+        return self._open().transaction(
+            _message(BATCH_BEGIN, b"", family=0, resource=10),
+            table_of(sorted(marks, key=str), sorted(refusals, key=str)),
+            _message(BATCH_END, b"", family=0, resource=10),
+        )
 
     def _open(self) -> Netlink:
         if self._netlink is None:
@@ -135,18 +164,25 @@ def _nest(kind: int, *parts: bytes) -> bytes:
 # -- values to octets ------------------------------------------------------------------------------------------------
 
 
-def table_of(marks: Sequence[Mark]) -> list[Message]:
-    """The table anew; no table when there is nothing to mark."""
+def table_of(marks: Sequence[Mark], refusals: Sequence[Refusal] = ()) -> list[Message]:
+    """The table anew; no table when there is nothing to mark or to refuse."""
     # Created first, for one that is not there cannot be deleted.
     messages = [_message(NEWTABLE, _text(1, TABLE), flags=NLM_F_CREATE), _message(DELTABLE, _text(1, TABLE))]
-    if not marks:
+    rules = {
+        REFUSALS: [_encode_refusal(refusal) for refusal in refusals],
+        RULES: [_encode(mark) for mark in marks],
+    }
+    chains = [name for name, found in rules.items() if found]
+    if not chains:
         return messages
     messages.append(_message(NEWTABLE, _text(1, TABLE), flags=NLM_F_CREATE))
-    messages.append(_message(NEWCHAIN, _text(1, TABLE) + _text(3, RULES), flags=NLM_F_CREATE))
-    messages += (_rule(RULES, _encode(mark)) for mark in marks)
+    for name in chains:
+        messages.append(_message(NEWCHAIN, _text(1, TABLE) + _text(3, name), flags=NLM_F_CREATE))
+        messages += (_rule(name, rule) for rule in rules[name])
     for chain, (hook, priority) in HOOKS.items():
         body = _text(1, TABLE) + _text(3, chain) + _nest(4, _number(1, hook), _number(2, priority)) + _text(7, "filter")
-        messages += [_message(NEWCHAIN, body, flags=NLM_F_CREATE), _rule(chain, [_jump()])]
+        messages.append(_message(NEWCHAIN, body, flags=NLM_F_CREATE))
+        messages += (_rule(chain, [_jump(name)]) for name in chains)
     return messages
 
 
@@ -155,26 +191,54 @@ def _rule(chain: str, expressions: Sequence[_Expression]) -> Message:
     return _message(NEWRULE, _text(1, TABLE) + _text(2, chain) + body, flags=NLM_F_CREATE | NLM_F_APPEND)
 
 
-def _jump() -> _Expression:
-    return "immediate", _number(1, VERDICT) + _nest(2, _nest(2, _number(1, JUMP), _text(2, RULES)))
+def _jump(chain: str) -> _Expression:
+    return "immediate", _number(1, VERDICT) + _nest(2, _nest(2, _number(1, JUMP), _text(2, chain)))
 
 
 def _encode(mark: Mark) -> list[_Expression]:
     """nft: ``ip daddr ADDRESS tcp dport FIRST-LAST meta mark set VALUE``."""
-    family, offset = DESTINATION[mark.address.version]
+    value = _nest(2, attribute(1, struct.pack("=I", mark.value)))
+    return [
+        *_ports_of(mark.address, mark.protocol, mark.first, mark.last),
+        ("immediate", _number(1, REGISTER) + value),
+        ("meta", _number(2, META_MARK) + _number(3, REGISTER)),
+    ]
+
+
+def _encode_refusal(refusal: Refusal) -> list[_Expression]:
+    """nft: ``ip daddr ADDRESS tcp dport FIRST-LAST tcp flags & (fin|syn|rst|ack) == syn reject with tcp reset``. Held
+    connections go on; UDP has none that could be told from new ones."""
+    found = _ports_of(refusal.address, refusal.protocol, refusal.first, refusal.last)
+    if refusal.protocol is Protocol.TCP:
+        mask = _number(1, REGISTER) + _number(2, REGISTER) + _number(3, 1)
+        mask += _nest(4, attribute(1, bytes([ANY_OF_TCP]))) + _nest(5, attribute(1, b"\0"))
+        found += [
+            _payload(TRANSPORT_HEADER, TCP_FLAGS, 1),
+            ("bitwise", mask),
+            _compare(bytes([FIRST_OF_TCP])),
+        ]
+    elif refusal.protocol is Protocol.SCTP:
+        found += [_payload(TRANSPORT_HEADER, SCTP_CHUNK, 1), _compare(bytes([SCTP_INIT]))]
+    if refusal.drop:
+        return [*found, ("immediate", _number(1, VERDICT) + _nest(2, _nest(2, _number(1, DROP))))]
+    return [*found, ("reject", _number(1, TCP_RESET))]
+
+
+def _ports_of(address: IPAddress, protocol: Protocol | None, first: int, last: int) -> list[_Expression]:
+    """``protocol`` None: whatever is sent to the address."""
+    family, offset = DESTINATION[address.version]
     found = [
         *_meta_is(META_NFPROTO, family),
-        _payload(NETWORK_HEADER, offset, len(mark.address.packed)),
-        _compare(mark.address.packed),
+        _payload(NETWORK_HEADER, offset, len(address.packed)),
+        _compare(address.packed),
     ]
-    if mark.protocol is not None:
+    if protocol is not None:
         found += [
-            *_meta_is(META_L4PROTO, NUMBERS[mark.protocol]),
+            *_meta_is(META_L4PROTO, NUMBERS[protocol]),
             _payload(TRANSPORT_HEADER, 2, 2),
-            ("range", _number(1, REGISTER) + _number(2, EQUAL) + _data(3, mark.first) + _data(4, mark.last)),
+            ("range", _number(1, REGISTER) + _number(2, EQUAL) + _data(3, first) + _data(4, last)),
         ]
-    value = _nest(2, attribute(1, struct.pack("=I", mark.value)))
-    return [*found, ("immediate", _number(1, REGISTER) + value), ("meta", _number(2, META_MARK) + _number(3, REGISTER))]
+    return found
 
 
 def _meta_is(key: int, value: int) -> tuple[_Expression, _Expression]:
@@ -205,13 +269,15 @@ def _expressions(data: bytes) -> list[tuple[str, Attributes]]:
     return found
 
 
-def _is_jump(expressions: bytes) -> bool:
-    """To our rules, with nothing before it."""
+def _jumps_to(expressions: bytes) -> str:
+    """The chain of a rule that jumps whatever the packet; empty: it does not."""
     found = _expressions(expressions)
     if [name for name, _ in found] != ["immediate"]:
-        return False
+        return ""
     verdict = parse_attributes(parse_attributes(found[0][1].get(2, b"")).get(2, b""))
-    return verdict.get(1) == struct.pack("!i", JUMP) and verdict.get(2) == RULES.encode() + b"\0"
+    if verdict.get(1) != struct.pack("!i", JUMP):
+        return ""
+    return verdict.get(2, b"").rstrip(b"\0").decode(errors="replace")
 
 
 @lru_cache(maxsize=4096)
@@ -219,23 +285,45 @@ def decode(expressions: bytes) -> Mark | None:
     """A rule of ours; None: it is none."""
     found = _expressions(expressions)
     try:
-        mark = _guess(found)
-    except (struct.error, IndexError, KeyError, ValueError):
+        value = struct.unpack("=I", _value(found[-2][1][2]))[0]
+        address, protocol, first, last = _guess(found, len(found) > 6)
+        mark = Mark(address=address, protocol=protocol, first=first, last=last, value=value)
+    except _DAMAGED:
         return None
-    ours = [(name, parse_attributes(data)) for name, data in _encode(mark)]
-    return mark if [_flat(one) for one in found] == [_flat(one) for one in ours] else None
+    return mark if _is(found, _encode(mark)) else None
 
 
-def _guess(found: list[tuple[str, Attributes]]) -> Mark:
-    """The only mark that these expressions could be of."""
+@lru_cache(maxsize=4096)
+def decode_refusal(expressions: bytes) -> Refusal | None:
+    """A rule of ours; None: it is none."""
+    found = _expressions(expressions)
+    try:
+        address, protocol, first, last = _guess(found, True)
+        assert protocol is not None
+        drop = found[-1][0] != "reject"
+        refusal = Refusal(address=address, protocol=protocol, first=first, last=last, drop=drop)
+    except _DAMAGED:
+        return None
+    return refusal if _is(found, _encode_refusal(refusal)) else None
+
+
+_DAMAGED = (struct.error, IndexError, KeyError, ValueError)
+
+
+def _is(found: list[tuple[str, Attributes]], ours: Sequence[_Expression]) -> bool:
+    written = [(name, parse_attributes(data)) for name, data in ours]
+    return [_flat(one) for one in found] == [_flat(one) for one in written]
+
+
+def _guess(found: list[tuple[str, Attributes]], ports: bool) -> tuple[IPAddress, Protocol | None, int, int]:
+    """What these expressions could be about."""
     address = _value(found[3][1][3])
-    value = struct.unpack("=I", _value(found[-2][1][2]))[0]
     protocol, first, last = None, 0, 65535
-    if len(found) > 6:
+    if ports:
         protocol = PROTOCOLS[_value(found[5][1][3])[0]]
         first, last = (struct.unpack("!H", _value(found[7][1][kind]))[0] for kind in (3, 4))
     built: IPAddress = IPv4Address(address) if len(address) == 4 else IPv6Address(address)
-    return Mark(address=built, protocol=protocol, first=first, last=last, value=value)
+    return built, protocol, first, last
 
 
 def _value(nested: bytes) -> bytes:
@@ -245,15 +333,23 @@ def _value(nested: bytes) -> bytes:
 def _flat(expression: tuple[str, Attributes]) -> tuple[str, frozenset[tuple[int, bytes]]]:
     """Comparable: neither the order of attributes nor the flag of nested ones counts."""
     name, attributes = expression
-    nested = {"cmp": {3}, "range": {3, 4}, "immediate": {2}}.get(name, set())
-    plain = {kind: parse_attributes(data).get(1, b"") if kind in nested else data for kind, data in attributes.items()}
+    nested = {"cmp": {3}, "range": {3, 4}, "immediate": {2}, "bitwise": {4, 5}}.get(name, set())
+    known = {kind: data for kind, data in attributes.items() if (name, kind) != ("bitwise", BITWISE_OPERATION)}
+    plain = {kind: _inner(data) if kind in nested else data for kind, data in known.items()}
     return name, frozenset(plain.items())
 
 
-def _failure(op: MarkOp, code: int) -> OperationFailed:
+def _inner(data: bytes) -> bytes:
+    """A value, or the code of a verdict."""
+    parts = parse_attributes(data)
+    return parts.get(1, b"") + parse_attributes(parts.get(2, b"")).get(1, b"")
+
+
+def _failure(op: RuleOp, code: int) -> OperationFailed:
     reason, remedy = {
         errno.EPERM: (Reason.NO_PERMISSION, "the process needs the capability NET_ADMIN"),
         **dict.fromkeys(_WITHOUT, (Reason.NO_NFTABLES, "load nf_tables on the node (modprobe nf_tables)")),
     }.get(code, (Reason.OTHER, "look at nft list table inet lvs-dr"))
-    message = f"{type(op).__name__} {op.mark}: {reason.value} ({error_name(code)}, {os.strerror(code)}): {remedy}"
+    what = op.mark if isinstance(op, AddMark | DeleteMark) else op.refusal
+    message = f"{type(op).__name__} {what}: {reason.value} ({error_name(code)}, {os.strerror(code)}): {remedy}"
     return OperationFailed(op=op, reason=reason, errno=code, message=message)

@@ -15,10 +15,12 @@ from ipaddress import ip_interface
 from lvsagent.core.diff import (
     AddLoopback,
     AddMark,
+    AddRefusal,
     Conflict,
     DeleteDestination,
     DeleteLoopback,
     DeleteMark,
+    DeleteRefusal,
     DeleteService,
     Op,
     Owned,
@@ -70,7 +72,7 @@ def unfinished(ops: Iterable[Op], conflicts: Iterable[Conflict], want: KernelSta
                 found.add(mark.address)
             case DeleteDestination() | DeleteService() | DeleteLoopback() | DeleteMark() | SetSysctl():
                 pass
-            case StartSync() | StopSync():
+            case StartSync() | StopSync() | AddRefusal() | DeleteRefusal():
                 pass
             case _:
                 found.add(op.service.address)
@@ -319,6 +321,9 @@ def _owners(
             return tuple(sorted({o for router in resolved.routers if router.connection_sync for o in router.owners}))
         case AddLoopback(address) | DeleteLoopback(address):
             owner = by_address.get(address)
+        case AddRefusal(refusal) | DeleteRefusal(refusal):
+            key = (refusal.address, refusal.protocol, refusal.first)
+            owner = owners.get(key, by_address.get(refusal.address))
         case AddMark(mark) | DeleteMark(mark):
             owner = owners.get((mark.address, mark.protocol, mark.first), by_address.get(mark.address))
         case _:

@@ -24,7 +24,7 @@ the clients elsewhere with 10 destinations, and a packet that two nodes send els
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from lvsagent.core.state import Destination, KernelState, Mark, Persistent, Service, ServiceKey, SyncDaemon
+from lvsagent.core.state import Destination, KernelState, Mark, Persistent, Refusal, Service, ServiceKey, SyncDaemon
 from lvsagent.core.sysctl import EXPIRE_NODEST_CONN, SYNC, satisfied
 from lvsapi.model import IPAddress
 
@@ -131,6 +131,20 @@ class DeleteMark:
 
 
 @dataclass(frozen=True, slots=True)
+class AddRefusal:
+    """New clients are refused from now on."""
+
+    refusal: Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRefusal:
+    """No longer."""
+
+    refusal: Refusal
+
+
+@dataclass(frozen=True, slots=True)
 class StartSync:
     """Start a sync daemon."""
 
@@ -148,8 +162,10 @@ ServiceOp = AddService | EditService | DeleteService
 DestinationOp = AddDestination | EditDestination | ReinsertDestination | DeleteDestination
 IpvsOp = ServiceOp | DestinationOp
 MarkOp = AddMark | DeleteMark
+RefusalOp = AddRefusal | DeleteRefusal
+RuleOp = MarkOp | RefusalOp
 SyncOp = StartSync | StopSync
-Op = SetSysctl | IpvsOp | AddLoopback | DeleteLoopback | MarkOp | SyncOp
+Op = SetSysctl | IpvsOp | AddLoopback | DeleteLoopback | RuleOp | SyncOp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +230,10 @@ def diff(want: KernelState, have: KernelState, owned: Owned) -> Difference:
     ops += [StartSync(daemon) for daemon in coming]
     ops += [AddLoopback(a) for a in _addresses(want.loopback - have.loopback - blocked)]
     ops += [DeleteMark(mark) for mark in _marks(have.marks - wanted_marks)]
+    # A destination comes before the refusal goes, and the other way round: nobody is sent to nowhere.
+    refused_ports = frozenset(r for r in want.refusals if r.address not in blocked)
+    ops += [AddRefusal(refusal) for refusal in sorted(refused_ports - have.refusals, key=str)]
+    ops += [DeleteRefusal(refusal) for refusal in sorted(have.refusals - refused_ports, key=str)]
     # The kernel does not know the addresses of marked services, the record does.
     gone = [key for key in owned.services if key in have.services and key not in want.services]
     ops += [DeleteService(key) for key in sorted(gone, key=_service_order)]

@@ -33,6 +33,7 @@ class Thing(StrEnum):
     SETTING = "setting"
     """A sysctl."""
     MARK = "mark"
+    REFUSAL = "refusal"
     SYNC_DAEMON = "sync_daemon"
     CLIENT_PATH = "client_path"
     """Routes, rules and settings for clients inside the cluster (``core.clients``)."""
@@ -89,6 +90,7 @@ def disturbed(before: KernelState, now: KernelState, owned: Owned) -> Counter[Th
         for key, value in REQUIRED.items()
     )
     found[Thing.MARK] = len(before.marks - now.marks)
+    found[Thing.REFUSAL] = len(before.refusals - now.refusals)
     found[Thing.SYNC_DAEMON] = len((owned.daemons & before.daemons) - now.daemons)
     return +found
 

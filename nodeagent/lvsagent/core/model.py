@@ -7,10 +7,12 @@ from lvsagent.core.diff import (
     AddDestination,
     AddLoopback,
     AddMark,
+    AddRefusal,
     AddService,
     DeleteDestination,
     DeleteLoopback,
     DeleteMark,
+    DeleteRefusal,
     DeleteService,
     DestinationOp,
     EditDestination,
@@ -58,6 +60,10 @@ def apply(state: KernelState, op: Op) -> KernelState:
             return replace(state, marks=state.marks | {mark})
         case DeleteMark(mark):
             return replace(state, marks=state.marks - {mark})
+        case AddRefusal(refusal):
+            return replace(state, refusals=state.refusals | {refusal})
+        case DeleteRefusal(refusal):
+            return replace(state, refusals=state.refusals - {refusal})
         case StartSync(daemon):
             if any(other.role is daemon.role for other in state.daemons):
                 raise ValueError(f"a {daemon.role.name} runs already")

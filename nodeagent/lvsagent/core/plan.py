@@ -7,7 +7,7 @@ hold their local ones, because a packet that was sent here by direct routing mus
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -19,6 +19,7 @@ from lvsagent.core.state import (
     Mark,
     NodeFacts,
     Persistent,
+    Refusal,
     Service,
     ServiceFlag,
     ServiceKey,
@@ -27,6 +28,7 @@ from lvsagent.core.state import (
 )
 from lvsagent.core.sysctl import REQUIRED, SYNC
 from lvsagent.ipc import RouterConfig
+from lvsapi.health import WhenEmpty
 from lvsapi.ipvs import IPIP, Forwarding, SchedulerFlag, flags_of
 from lvsapi.model import Backend, IPAddress, ObjectKey, Problem, Protocol, Resolved, VirtualServer
 from lvsapi.status import ConditionType, Reason
@@ -72,6 +74,7 @@ def plan(
     active_addresses = {a for router in resolved.routers if router.name in active for a in router.addresses}
     services = {}
     marks = set()
+    refusals: set[Refusal] = set()
     waiting: dict[ObjectKey, str] = {}
     unmarked: dict[ObjectKey, str] = {}
     values = _values((server for server in resolved.servers if server.end_port is not None), standing)
@@ -88,6 +91,7 @@ def plan(
             continue
         if server.end_port is not None:
             marks.add(_mark(server, value, server.end_port))
+        refusals.update(_refusals(server))
         services[key] = _service(key, server, facts.node, own, server.address in active_addresses, tables.get(key))
     problems = [problem for address in sorted(taken, key=_order) for problem in _in_use(address, holders, facts)]
     problems += (
@@ -120,6 +124,7 @@ def plan(
         loopback=loopback,
         sysctls={**REQUIRED, **SYNC} if daemons else REQUIRED,
         marks=frozenset(marks),
+        refusals=frozenset(refusals),
         daemons=frozenset(daemons.values()),
     )
     return NodePlan(state=state, routers=tuple(routers), problems=tuple(problems))
@@ -183,6 +188,23 @@ def _no_mark(server: VirtualServer) -> str:
     )
 
 
+# -- nobody is left ---------------------------------------------------------------------------------------------------
+
+
+def _refusals(server: VirtualServer) -> Iterable[Refusal]:
+    """What new clients get from a virtual server without backends. One whose backends are all elsewhere, so that this
+    node knows none, is none of these."""
+    if any(backend.weight for backend in server.backends):
+        return
+    # A sorry server that is not there, or of the other family, helps nobody.
+    drop = server.health.when_empty is WhenEmpty.DROP
+    for protocol in Protocol:
+        # What is not TCP is told by IPVS itself.
+        if server.protocol in (None, protocol) and (drop or protocol is Protocol.TCP):
+            last = 65535 if server.protocol is None else server.end_port or server.port
+            yield Refusal(address=server.address, protocol=protocol, first=server.port, last=last, drop=drop)
+
+
 # -- tables ----------------------------------------------------------------------------------------------------------
 
 
@@ -192,7 +214,7 @@ def _service(
     known = {destination.key for destination in there.destinations} if there is not None else set()
     # Other tables choose anew on every node, so that a node to which others send must only know its own pods. To a
     # director that is none of the real servers outside the cluster nobody sends: its table may wait complete.
-    outside = not server.local and not any(b.node is not None or _local(b, node, own) for b in server.backends)
+    outside = not server.local and not any(b.node is not None or is_local(b, node, own) for b in server.backends)
     everywhere = server.alike or outside
     flags = sum(int(FLAGS[flag]) for flag in flags_of(server.scheduler, server.scheduler_flags))
     if server.one_packet:
@@ -210,7 +232,7 @@ def _service(
         destinations=tuple(
             _destination(server, backend, node, own)
             for backend in server.backends
-            if everywhere or (active and not server.local) or _local(backend, node, own)
+            if everywhere or (active and not server.local) or is_local(backend, node, own)
             if not backend.kept or (backend.address, backend.port) in known
         ),
         persistent=persistent,
@@ -218,7 +240,7 @@ def _service(
 
 
 def _destination(server: VirtualServer, backend: Backend, node: str, own: set[IPAddress]) -> Destination:
-    method = _method(backend.forwarding or server.forwarding, backend, node, own)
+    method = method_of(backend.forwarding or server.forwarding, backend, node, own)
     return Destination(
         address=backend.address,
         port=backend.port,
@@ -230,11 +252,12 @@ def _destination(server: VirtualServer, backend: Backend, node: str, own: set[IP
     )
 
 
-def _local(backend: Backend, node: str, own: set[IPAddress]) -> bool:
+def is_local(backend: Backend, node: str, own: Set[IPAddress]) -> bool:
     return backend.node == node or backend.address in own
 
 
-def _method(forwarding: Forwarding, backend: Backend, node: str, own: set[IPAddress]) -> ForwardMethod:
+def method_of(forwarding: Forwarding, backend: Backend, node: str, own: Set[IPAddress]) -> ForwardMethod:
+    """How a node reaches a backend. ``own``: its addresses."""
     match forwarding:
         case Forwarding.TUNNEL:
             return ForwardMethod.TUNNEL
@@ -242,5 +265,5 @@ def _method(forwarding: Forwarding, backend: Backend, node: str, own: set[IPAddr
             return ForwardMethod.MASQUERADE
         case Forwarding.DIRECT_ROUTING:
             # A host's own address is delivered locally by the kernel; only a pod needs its port mapped.
-            pod_here = _local(backend, node, own) and not backend.host_network
+            pod_here = is_local(backend, node, own) and not backend.host_network
             return ForwardMethod.MASQUERADE if pod_here else ForwardMethod.DIRECT_ROUTE

@@ -77,6 +77,21 @@ class Mark:
         return f"firewall mark {self.value:#x} for {self.address} {ports}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A rule for new clients of ports that have no backend left: IPVS alone would tell them by ICMP, now and then."""
+
+    address: IPAddress
+    protocol: Protocol
+    first: int
+    last: int
+    drop: bool = False
+    """They get nothing. Else a TCP reset; what is not TCP is told by IPVS."""
+
+    def __str__(self) -> str:
+        return f"{'drop' if self.drop else 'reset'} for {self.address} {self.protocol} {self.first}-{self.last}"
+
+
 @dataclass(frozen=True, slots=True)
 class Destination:
     """A real server of an IPVS service. Key within the service: (address, port)."""
@@ -148,7 +163,8 @@ class KernelState:
     sysctls: Mapping[str, str] = field(default_factory=dict)
     """Key as in sysctl(8) with slashes under /proc/sys, e.g. ``net/ipv4/vs/sloppy_tcp``."""
     marks: frozenset[Mark] = frozenset()
-    """Of our own nftables table."""
+    """Of our own nftables table. So is the next one."""
+    refusals: frozenset[Refusal] = frozenset()
     daemons: frozenset[SyncDaemon] = frozenset()
 
 
