@@ -29,6 +29,9 @@ class ConditionType(StrEnum):
     CONNECTIONS_SURVIVE = "ConnectionsSurvive"
     """Every established connection outlives a takeover. False is a fact to know, not a fault: scheduler, persistence
     and limits decide it (``lvsapi.takeover``). Written by the Active node's agent."""
+    BACKENDS_HEALTHY = "BackendsHealthy"
+    """Every backend that is asked for its health answers well. False names those that do not, or says that too few do;
+    Unknown: some have not answered yet. Only for objects with health checks. Written by the Active node's agent."""
     ELECTION_HEALTHY = "ElectionHealthy"
     """Nothing on the wire asks for a look. False is a warning: the addresses may well be served. Written by the Active
     node's agent; the reason is a finding of the election (``lvsagent.ipc.Finding``)."""
@@ -98,6 +101,11 @@ class Reason(StrEnum):
     """The class's VRRP version does not carry IPv6."""
     PEERS_NOT_KNOWN = "PeersNotKnown"
     """Unicast adverts, and the address of another director is not known."""
+    BACKENDS_DOWN = "BackendsDown"
+    QUORUM_LOST = "QuorumLost"
+    """Fewer backends live than the object's quorum asks for."""
+    NOT_ANSWERED = "NotAnswered"
+    """Some backends have not answered yet."""
     NO_ENDPOINTS = "NoEndpoints"
     """No backend is ready; draining ones may still serve their connections."""
 
@@ -186,6 +194,7 @@ def agent_status(
     problems: Iterable[Problem],
     now: str,
     kept: tuple[bool, str, str] | None = None,
+    health: tuple[bool | None, str, str] | None = None,
 ) -> dict[str, object]:
     """The Active node's whole apply for one VirtualService.
 
@@ -205,7 +214,8 @@ def agent_status(
     if failed:
         final = (False, Reason.NOT_PROGRAMMED, f"The tables of node {node} are not complete")
     elif ready == 0:
-        final = (False, Reason.NO_ENDPOINTS, f"No backend is ready ({total} draining)" if total else "No backend")
+        text = f"No backend is ready ({total} draining)" if total else "No backend"
+        final = (False, Reason.NO_ENDPOINTS, health[2] if health is not None and health[0] is False else text)
     else:
         final = (True, Reason.READY, f"Node {node} is Active with {ready} of {total} backends ready")
     if noticed:
@@ -222,6 +232,8 @@ def agent_status(
         (ConditionType.ELECTION_HEALTHY, election),
         (ConditionType.NODE_HEALTHY, healthy),
     ]
+    if health is not None:
+        verdicts.append((ConditionType.BACKENDS_HEALTHY, health))
     if kept is not None:
         verdicts.append((ConditionType.CONNECTIONS_SURVIVE, kept))
     return {
@@ -234,7 +246,7 @@ def agent_status(
     }
 
 
-_Verdict = tuple[bool, str, str]
+_Verdict = tuple[bool | None, str, str]
 """Status, reason and message of a condition."""
 
 

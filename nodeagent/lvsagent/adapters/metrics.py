@@ -11,6 +11,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from lvsagent.adapters.metrics_health import health_metrics
 from lvsagent.core.agent import ACTIVE, address_of
 from lvsagent.core.claims import UNREACHABLE, Malformed
 from lvsagent.core.diff import Op
@@ -47,6 +48,7 @@ class AgentCollector(Collector):
         yield from self._vrrp()
         yield from self._nodes()
         yield from self._served()
+        yield from health_metrics(self._view)
         yield from self._programming()
         yield from self._exchange()
         yield from self._guarded()
@@ -175,7 +177,7 @@ class AgentCollector(Collector):
         }
         owners: dict[tuple[str, str], bool] = {}
         seen = set()
-        resolved = self._view.resolved
+        resolved = self._view.effective or self._view.resolved
         active_here = {a for r in resolved.routers if r.name in self._view.claims.active for a in r.addresses}
         for server in resolved.servers:
             owner = [server.owner.namespace, server.owner.name]

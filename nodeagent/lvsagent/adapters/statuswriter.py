@@ -120,6 +120,7 @@ class StatusWriter:
             problems=report.problems,
             now=now,
             kept=(report.kept.all, report.kept.reason, report.kept.message),
+            health=report.health,
         )
         if not report.active:
             del body["status"]["active"]

@@ -77,7 +77,8 @@ class Watch:
     _backends: dict[str, tuple[VirtualServer, Backend]] = field(default_factory=dict)
     _wished: tuple[Resolved, NodeFacts] | None = None
     _targets: tuple[Target, ...] = ()
-    _news: int = 0
+    news: int = 0
+    """Grows with everything that can change a weight."""
     _before: tuple[object, ...] = ()
     _after: Resolved | None = None
     _changes: list[QuorumChange] = field(default_factory=list)
@@ -104,7 +105,7 @@ class Watch:
         places = {_place(server) for server in resolved.servers}
         self.quorums = {place: up for place, up in self.quorums.items() if place in places}
         self._targets = tuple(replace(target, up=kept[target.name].up) for target in wanted)
-        self._news += 1
+        self.news += 1
         return self._targets
 
     def heard(self, verdict: Verdict, now: float) -> Change | None:
@@ -121,7 +122,7 @@ class Watch:
         standing.up, standing.percent, standing.known = verdict.up, verdict.percent, True
         standing.reason = "" if verdict.up else verdict.reason
         if before != (standing.up, standing.percent, True):
-            self._news += 1
+            self.news += 1
         if not changed:
             return None
         return Change(
@@ -136,7 +137,7 @@ class Watch:
     def over(self, resolved: Resolved, facts: NodeFacts, active: Set[IPAddress], now: float) -> Resolved:
         """``resolved`` with the weights that follow from what is known. ``active``: addresses that this node has.
         The same object while nothing has changed."""
-        key = (resolved, facts, frozenset(active), self._news, int(now) if self._starting(now) else 0)
+        key = (resolved, facts, frozenset(active), self.news, int(now) if self._starting(now) else 0)
         same = self._after is not None and self._before[0] is resolved and self._before[1:] == key[1:]
         if not same:
             own = own_addresses(facts)
@@ -172,7 +173,7 @@ class Watch:
                 server, _ = self._backends[name]
                 if now - standing.since >= server.health.slow_start_seconds:
                     standing.since = None
-                    self._news += 1
+                    self.news += 1
                 else:
                     found = True
         return found

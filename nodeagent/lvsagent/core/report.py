@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from lvsagent.ipc import Finding, RouterStatistics
 from lvsapi.model import ObjectKey, Problem, Resolved, VirtualRouter, VirtualServer
@@ -14,6 +15,7 @@ PASSWORD_SENTENCE = (
     "VirtualServiceClass {}: spec.vrrp.authentication.type: Password goes over the wire in clear text and keeps nobody"
     " out who can listen: use HMAC where the peers can"
 )
+NOTHING_ASKED: Mapping[ObjectKey, tuple[bool | None, str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,8 @@ class Report:
     problems: tuple[Problem, ...] = ()
     kept: Kept = ALL
     """What a takeover would keep of its connections."""
+    health: tuple[bool | None, str, str] | None = None
+    """Status, reason and message of ``BackendsHealthy``; None: nothing is asked."""
 
 
 def reports(
@@ -35,8 +39,11 @@ def reports(
     problems: tuple[Problem, ...],
     node: str,
     active_nodes: Mapping[ObjectKey, str],
+    serving: Resolved | None = None,
+    health: Mapping[ObjectKey, tuple[bool | None, str, str]] = NOTHING_ASKED,
 ) -> Mapping[ObjectKey, Report]:
     """By object. ``active``: routers that are Active here. ``active_nodes``: what the objects' status says now.
+    ``serving``: with the weights that are in force; None: those of ``resolved``. ``health``: ``BackendsHealthy``.
 
     The director of the highest priority also speaks when it cannot serve and the status names no other node: then there
     may be no Active at all to say why.
@@ -47,8 +54,9 @@ def reports(
     for server in resolved.servers:
         servers[server.owner].append(server)
         count = counts[server.owner]
-        count[0] += sum(backend.weight > 0 for backend in server.backends)
         count[1] += len(server.backends)
+    for server in (serving or resolved).servers:
+        counts[server.owner][0] += sum(backend.weight > 0 for backend in server.backends)
     by_object: defaultdict[ObjectKey, list[Problem]] = defaultdict(list)
     for problem in problems:
         by_object[problem.key].append(problem)
@@ -70,6 +78,7 @@ def reports(
                     total=total,
                     problems=tuple(by_object[owner]),
                     kept=kept_of(servers[owner], router.connection_sync, router.class_name == synchronised, why_not),
+                    health=health.get(owner),
                 )
     return found
 

@@ -28,6 +28,7 @@ from lvsagent.adapters.metrics import AgentCollector
 from lvsagent.adapters.procfs import Originals, Sysctls, boot_id, prepare, restore
 from lvsagent.adapters.statefile import StateFileError, StateFiles
 from lvsagent.adapters.statuswriter import StatusWriter
+from lvsagent.core import backends
 from lvsagent.core.claims import PORT
 from lvsagent.core.diff import Owned
 from lvsagent.core.guard import node_problems
@@ -36,13 +37,15 @@ from lvsagent.core.report import election_problems, reports
 from lvsagent.core.sysctl import REQUIRED
 from lvsagent.election.keys import Keys
 from lvsagent.runtime.affinity import Affinity
+from lvsagent.runtime.checks import Checks
 from lvsagent.runtime.child import ElectionChild
 from lvsagent.runtime.guard import Guard
+from lvsagent.runtime.health import Keeper
 from lvsagent.runtime.logs import Format, Throttle
 from lvsagent.runtime.loop import Loop
 from lvsagent.runtime.view import View
 from lvsagent.runtime.worker import Worker
-from lvsapi.model import Resolved, Snapshot
+from lvsapi.model import ObjectKey, Resolved, Snapshot
 
 SAVE_SECONDS = 5.0
 """The last good snapshot is written at most so often."""
@@ -109,6 +112,11 @@ class App:
                 log_format=settings.log_format,
                 peer=self.election.peer,
             )
+        self.health = Keeper(view=self.view, wake=self._wake, event=self._event)
+        self.checks = Checks(
+            verdict=self.health.heard, allow_exec=settings.manifests is not None, log_format=settings.log_format
+        )
+        self.health.asks = self.checks
         self.loop = self._loop()
         registry = CollectorRegistry(auto_describe=False)
         AgentCollector(self.view).register(registry)
@@ -144,7 +152,7 @@ class App:
                 wake=self.loop.wake,
             )
             work.append(part.run())
-        work.append(self.guard.watch(self.loop.stirred, self.loop.wake))
+        work += [self.guard.watch(self.loop.stirred, self.loop.wake), self.checks.run()]
         tasks = [asyncio.create_task(item) for item in work]
         stopped = asyncio.create_task(stop.wait())
         _log.info("ready", extra={"node": self.settings.node, "version": self.view.version})
@@ -187,6 +195,7 @@ class App:
             worker=self.worker,
             view=self.view,
             guard=self.guard,
+            health=self.health,
             election=self.election,
             standalone=self.settings.manifests is not None,
             owned=owned,
@@ -197,6 +206,10 @@ class App:
 
     def _wake(self) -> None:
         self.loop.wake()
+
+    def _event(self, key: ObjectKey, kind: str, reason: str, message: str) -> None:
+        if self.status is not None:
+            self.status.event(key, kind, reason, message)
 
     def _heard(self, message: ipc.Message) -> None:
         self.loop.heard(message)
@@ -218,7 +231,17 @@ class App:
                 *election_problems(view.resolved, view.claims.routers),
                 *node_problems(view.resolved, view.node_findings),
             )
-            self.status.want(reports(view.resolved, view.claims.active, problems, self.settings.node, nodes))
+            self.status.want(
+                reports(
+                    view.resolved,
+                    view.claims.active,
+                    problems,
+                    self.settings.node,
+                    nodes,
+                    serving=view.effective,
+                    health=backends.conditions(view.resolved, view.watch),
+                )
+            )
 
     async def _save(self) -> None:
         """The last good snapshot, not too often, off the loop."""
@@ -290,6 +313,7 @@ class App:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.checks.stop()
         empty = not self.loop.owned.services and not self.loop.owned.loopback
         if empty and self.loop.have is not None:
             await self.worker.call(self._restore)

@@ -15,6 +15,7 @@ from lvsagent.core.liveness import Overlay, Suspects, changes, peers
 from lvsagent.core.plan import CONDITION, plan
 from lvsagent.core.state import KernelState, NodeFacts
 from lvsagent.runtime.guard import Guard
+from lvsagent.runtime.health import Keeper
 from lvsagent.runtime.logs import Throttle
 from lvsagent.runtime.view import View
 from lvsagent.runtime.worker import Worker
@@ -69,6 +70,7 @@ class Loop:
     """Called after each pass that knew something."""
     transition: Callable[[ipc.StateChanged, Resolved], None] = lambda _, __: None
     guard: Guard | None = None
+    health: Keeper | None = None
     have: KernelState | None = None
     """As last read; None: read it anew."""
     facts: NodeFacts | None = None
@@ -168,6 +170,8 @@ class Loop:
         moments.append(self.view.hold.until if self.view.hold is not None else None)
         if self._lost is not None:
             moments.append(self._lost + ELECTION_GRACE_SECONDS)
+        if self.health is not None:
+            moments.append(self.health.waits_until(now))
         future = [moment for moment in moments if moment is not None and moment > now]
         return max(0.001, min([*future, now + POLL_SECONDS]) - now)
 
@@ -187,7 +191,10 @@ class Loop:
         if self._adopted is None:
             self._adopted = bool(self.owned.services & self.have.services.keys())
         suspects = Suspects.of(self.view.claims.liveness, self._peers, self.view.node)
-        resolved = self._overlay.over(self.view.resolved, suspects)
+        resolved = self.view.resolved
+        if self.health is not None:
+            resolved = self.health.over(resolved, self.facts, self.have.services, now)
+        resolved = self._overlay.over(resolved, suspects)
         wanted = plan(resolved, self.facts, self.view.claims.active, standing, self.have.services)
         self.view.plan = wanted
         difference = diff(wanted.state, self.have, self.owned)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from lvsagent.adapters.reflector import Health
 from lvsagent.core.agent import Claims
 from lvsagent.core.guard import NodeReadings, Thing
+from lvsagent.core.health import Watch
 from lvsagent.core.hold import Hold
 from lvsagent.core.plan import NodePlan
 from lvsagent.core.state import KernelState
@@ -48,6 +49,9 @@ class View:
     claims: Claims = field(default_factory=Claims)
     election_connected: bool = False
     resolved: Resolved = field(default_factory=lambda: Resolved(servers=(), routers=(), problems=()))
+    effective: Resolved | None = None
+    """With the weights that follow from the backends' health; None: not weighed yet."""
+    watch: Watch = field(default_factory=Watch)
     plan: NodePlan | None = None
     problems: tuple[Problem, ...] = ()
     kernel_supported: bool = True
