@@ -9,6 +9,7 @@ import pytest
 from pyroute2 import IPVS, IPVSService
 
 from lvsagent.adapters.kernel import Kernel
+from lvsagent.core.brakes import removal_brake
 from lvsagent.core.diff import (
     AddDestination,
     AddLoopback,
@@ -23,7 +24,6 @@ from lvsagent.core.diff import (
     Owned,
     SetSysctl,
     diff,
-    removal_brake,
 )
 from lvsagent.core.failure import Reason
 from lvsagent.core.model import apply

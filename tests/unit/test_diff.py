@@ -5,6 +5,7 @@ from ipaddress import ip_address
 
 import pytest
 
+from lvsagent.core.brakes import held_back, removal_brake
 from lvsagent.core.diff import (
     AddDestination,
     AddLoopback,
@@ -27,9 +28,7 @@ from lvsagent.core.diff import (
     StopSync,
     claim,
     diff,
-    held_back,
     release,
-    removal_brake,
 )
 from lvsagent.core.model import apply
 from lvsagent.core.state import (

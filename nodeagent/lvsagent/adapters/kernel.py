@@ -13,7 +13,8 @@ from lvsagent.adapters.ipvs import Ipvs
 from lvsagent.adapters.loops import Guarded, Loops
 from lvsagent.adapters.nftables import Marks
 from lvsagent.adapters.procfs import Sysctls
-from lvsagent.core.diff import AddLoopback, DeleteLoopback, IpvsOp, Op, RuleOp, SetSysctl, SyncOp, held_back
+from lvsagent.core.brakes import held_back
+from lvsagent.core.diff import AddLoopback, DeleteLoopback, IpvsOp, Op, RuleOp, SetSysctl, SyncOp
 from lvsagent.core.failure import OperationFailed, Reason
 from lvsagent.core.loops import LoopGuard, Standing, steps
 from lvsagent.core.state import KernelState, NodeFacts, Service, ServiceKey
