@@ -1,5 +1,6 @@
 """Backends that fail their checks: what the kernel's tables and the clients get of it."""
 
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,7 +88,7 @@ def test_fault_48_a_backends_node_that_dies_silently_gets_nothing_after_three_ch
 ) -> None:
     lab.want(manifest(interval=1000, timeout=500, fall=3, health="onFailure: Remove"))
     lab.both_up()
-    held = {}
+    held: dict[str, socket.socket] = {}
     for _ in range(50):
         opened, name = lab.connect()
         held.setdefault(name, opened)

@@ -24,6 +24,7 @@ from lvsagent.core.state import (
     ForwardMethod,
     Mark,
     Persistent,
+    Refusal,
     Service,
     ServiceFlag,
     ServiceKey,
@@ -140,6 +141,31 @@ def test_a_rule_that_is_not_ours_is_no_mark(mark: Mark, data: st.DataObject) -> 
     found = nftables.decode(bytes(octets))
     assert found is None or nftables.decode(rule(found)) == found
     assert nftables.decode(rule(mark)[: data.draw(st.integers(0, len(octets) - 1)) & ~3]) is None
+
+
+@st.composite
+def refusals(draw: st.DrawFn) -> Refusal:
+    protocol, drop = draw(st.sampled_from(Protocol)), draw(st.booleans())
+    first, last = sorted((draw(PORT), draw(PORT)))
+    return Refusal(address=draw(V4 | V6), protocol=protocol, first=first, last=last, drop=drop)
+
+
+def refusing(refusal: Refusal) -> bytes:
+    (one, *_) = [m for m in nftables.table_of([], [refusal]) if m.type & 0xFF == nftables.NEWRULE]
+    return parse_attributes(one.body[4:])[4]
+
+
+@given(refusals(), st.data())
+def test_a_refusal_survives_the_trip_and_a_damaged_one_is_another(
+    refusal: Refusal, data: st.DataObject
+) -> None:
+    octets = bytearray(refusing(refusal))
+    assert nftables.decode_refusal(bytes(octets)) == refusal
+    assert nftables.decode(bytes(octets)) is None
+    place = data.draw(st.integers(0, len(octets) - 1))
+    octets[place] ^= 1 << data.draw(st.integers(0, 7))
+    found = nftables.decode_refusal(bytes(octets))
+    assert found is None or nftables.decode_refusal(refusing(found)) == found
 
 
 def test_the_table_goes_when_there_is_nothing_to_mark() -> None:
