@@ -156,9 +156,7 @@ def refusing(refusal: Refusal) -> bytes:
 
 
 @given(refusals(), st.data())
-def test_a_refusal_survives_the_trip_and_a_damaged_one_is_another(
-    refusal: Refusal, data: st.DataObject
-) -> None:
+def test_a_refusal_survives_the_trip_and_a_damaged_one_is_another(refusal: Refusal, data: st.DataObject) -> None:
     octets = bytearray(refusing(refusal))
     assert nftables.decode_refusal(bytes(octets)) == refusal
     assert nftables.decode(bytes(octets)) is None
