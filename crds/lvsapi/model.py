@@ -202,6 +202,10 @@ class Endpoint:
     ready: bool
     serving: bool
     terminating: bool
+    pod: ObjectKey | None = None
+    """``targetRef``, where that is a pod."""
+    uid: str = ""
+    """The pod's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

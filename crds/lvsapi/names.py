@@ -41,6 +41,8 @@ FAILOVER_FROM: Final = f"{GROUP}/failover-from"
 DIRECTOR: Final = f"{GROUP}/director"
 """Annotation of a Node: with value "standby" the node is Active only where no other can be."""
 STANDBY: Final = "standby"
+PATH_GATE: Final = f"{GROUP}/path"
+"""Readiness gate of a pod: its health checks hold, the path among them (``lvsapi.gates``)."""
 LEAVING_TAINTS: Final = ("node.kubernetes.io/out-of-service", "node.kubernetes.io/unschedulable")
 """Taints that somebody sets when a node is to be, or is, taken out of service; with whatever effect."""
 

@@ -52,7 +52,7 @@ def parse_endpoint_slice(obj: Mapping[str, object]) -> EndpointSlice:
     for item in _objects(obj.get("endpoints")):
         addresses = tuple(a for a in _addresses(item.get("addresses")) if a.version == version)
         if addresses:
-            endpoints.append(_endpoint(item, addresses))
+            endpoints.append(_endpoint(item, addresses, key.namespace))
     return EndpointSlice(
         key=key,
         service=_text(labels.get(names.SERVICE_NAME_LABEL)),
@@ -89,17 +89,21 @@ def _standby(annotations: Mapping[object, object], spec: Mapping[object, object]
     return next((f"taint {key}" for key in taints if key in names.LEAVING_TAINTS), "")
 
 
-def _endpoint(item: Mapping[object, object], addresses: tuple[IPAddress, ...]) -> Endpoint:
+def _endpoint(item: Mapping[object, object], addresses: tuple[IPAddress, ...], namespace: str) -> Endpoint:
     conditions = _object(item.get("conditions"))
     # discovery/v1: an unknown ready counts as ready, an unknown serving as ready, an unknown terminating as false.
     ready = conditions.get("ready") is not False
     serving = conditions.get("serving")
+    target = _object(item.get("targetRef"))
+    name = _text(target.get("name")) if target.get("kind") == "Pod" else ""
     return Endpoint(
         addresses=addresses,
         node=_text(item.get("nodeName")) or None,
         ready=ready,
         serving=serving if isinstance(serving, bool) else ready,
         terminating=conditions.get("terminating") is True,
+        pod=ObjectKey(_text(target.get("namespace")) or namespace, name) if name else None,
+        uid=_text(target.get("uid")) if name else "",
     )
 
 

@@ -137,6 +137,10 @@ AGENT_USES = {
     Right("create", "", "events"),
 }
 
+GATE = "readiness-gate/rbac-agent.yaml"
+GATE_USES = {Right("get", "", "pods"), Right("patch", "", "pods/status")}
+"""Of adapters/podgates.py; for those who want it."""
+
 
 def test_the_operator_may_do_everything_that_its_code_asks_for() -> None:
     rights = granted("rbac-operator.yaml")
@@ -167,6 +171,7 @@ def test_the_agent_has_exactly_the_rights_it_uses() -> None:
         if right.verb == "list"
     }
     assert granted("rbac-agent.yaml") == AGENT_USES | reading
+    assert granted(GATE) == GATE_USES
 
 
 def test_the_agents_sources_ask_for_the_kinds_in_the_table_and_no_other() -> None:
@@ -177,10 +182,10 @@ def test_the_agents_sources_ask_for_the_kinds_in_the_table_and_no_other() -> Non
     paths = re.findall(r'"/?(?:api/v1|apis/([a-z0-9.]+)/v[0-9a-z]+)/(?:namespaces/\{[^}]*\}/)?([a-z]+)', text)
     found = {(group, resource) for group, resource in paths if resource != "namespaces"}
     assert ("discovery.k8s.io", "endpointslices") in found
-    assert found <= {(right.group, right.resource.removesuffix("/status")) for right in AGENT_USES}
+    assert found <= {(right.group, right.resource.removesuffix("/status")) for right in AGENT_USES | GATE_USES}
 
 
-@pytest.mark.parametrize("file", ["rbac-agent.yaml", "rbac-operator.yaml"])
+@pytest.mark.parametrize("file", ["rbac-agent.yaml", "rbac-operator.yaml", GATE])
 def test_no_wildcard_and_no_right_to_grant_rights(file: str) -> None:
     for right in granted(file):
         assert "*" not in (right.verb + right.group + right.resource)
@@ -214,6 +219,17 @@ def test_every_role_is_bound_to_the_service_account_of_its_name() -> None:
         for document in documents:
             for subject in document.get("subjects", []):
                 assert (subject["name"], subject["namespace"]) == (account["name"], account["namespace"])
+
+
+def test_the_right_to_pods_is_bound_to_the_agents_only() -> None:
+    role, binding = yaml.safe_load_all((DEPLOY / GATE).read_text())
+    assert (binding["roleRef"]["kind"], binding["roleRef"]["name"]) == (role["kind"], role["metadata"]["name"])
+    (subject,) = binding["subjects"]
+    assert (subject["kind"], subject["name"], subject["namespace"]) == (
+        "ServiceAccount",
+        names.AGENT_DAEMONSET,
+        names.SYSTEM_NAMESPACE,
+    )
 
 
 def test_a_request_that_is_not_answered_is_an_error_that_names_the_operation() -> None:

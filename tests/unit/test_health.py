@@ -160,6 +160,15 @@ def test_a_wish_that_changes_keeps_what_is_known() -> None:
     assert {str(t.address): t.up for t in rig.targets} == {FIRST: True, SECOND: False, THIRD: False}
 
 
+def test_one_that_never_came_up_is_said_once_and_why() -> None:
+    rig = Rig(asking(FIRST, SECOND))
+    name = next(target.name for target in rig.targets if str(target.address) == FIRST)
+    change = rig.watch.heard(Verdict(generation=1, name=name, up=False, reason="mute"), 1.0)
+    assert change is not None
+    assert (change.up, change.reason) == (False, "mute")
+    assert rig.watch.heard(Verdict(generation=2, name=name, up=False, reason="mute"), 2.0) is None
+
+
 def test_a_verdict_about_what_is_gone_is_none() -> None:
     rig = Rig(asking(FIRST, SECOND))
     names = [target.name for target in rig.targets]

@@ -92,6 +92,10 @@ class ApiClient:
             content_type="application/apply-patch+yaml",
         )
 
+    async def get(self, path: str) -> dict[str, Any]:
+        """One object. Raises ApiError."""
+        return await self._request("GET", path, {})
+
     async def create(self, path: str, body: Mapping[str, Any]) -> None:
         """Raises ApiError."""
         await self._request("POST", path, {}, body=json.dumps(body).encode(), content_type="application/json")

@@ -46,6 +46,7 @@ class _Path:
 
     target: Target
     virtual: IPv4Address | IPv6Address
+    port: int
     route: Route
     link: Link
     neighbor: Neighbor
@@ -55,13 +56,18 @@ class _Path:
         tunnel = self.target.forwarding is Forwarding.TUNNEL
         return Way(
             virtual=str(self.virtual),
-            port=self.target.virtual_port,
+            port=self.port,
             protocol=str(self.target.protocol),
             method=f"{(self.target.tunnel or IPIP).type} tunnel" if tunnel else "direct routing",
             interface=self.link.name,
             mac="" if tunnel else self.neighbor.mac.hex(":"),
             node="" if tunnel else self.target.through,
         )
+
+
+def _port(check: HealthCheck, target: Target) -> int:
+    """Of the virtual address; of a range the one that the check names. 0: none."""
+    return target.virtual_port if target.port else check.port or 0
 
 
 class Paths:
@@ -110,11 +116,12 @@ class Paths:
         except NetlinkError as error:
             return [f"this node has no route to {target.address}: {spoken(error.errno or errno.ENETUNREACH)}"]
         if route.local:
-            return self._here(target, virtual)
+            return self._here(check, target, virtual)
         where = link(route.index)
         path = _Path(
             target=target,
             virtual=virtual,
+            port=_port(check, target),
             route=route,
             link=where,
             neighbor=await self._neighbor(route, where, target, deadline),
@@ -130,12 +137,12 @@ class Paths:
 
     # -- the host itself ---------------------------------------------------------------------------------------------
 
-    def _here(self, target: Target, virtual: IPv4Address | IPv6Address) -> list[str]:
+    def _here(self, check: HealthCheck, target: Target, virtual: IPv4Address | IPv6Address) -> list[str]:
         """A backend that is this node: its kernel delivers what arrives for the address. Asking by a packet would mean
         asking our own IPVS."""
-        port, masqueraded = target.virtual_port, target.forwarding is Forwarding.MASQUERADE
+        masqueraded = target.forwarding is Forwarding.MASQUERADE
         address = target.address if masqueraded else virtual
-        port = target.port if masqueraded else port
+        port = port_of(check, target) if masqueraded else _port(check, target)
         if not port or target.protocol not in _NUMBERS or listens(address, port, target.protocol):
             return []
         way = Way(virtual=str(address), port=port, protocol=str(target.protocol))
@@ -195,7 +202,7 @@ class Paths:
         tunnel = target.tunnel or IPIP
         wire = self._wire(len(path.virtual.packed), loop)
         family = socket.AF_INET if path.virtual.version == 4 else socket.AF_INET6
-        number = _NUMBERS.get(target.protocol, 0) if target.virtual_port else 0
+        number = _NUMBERS.get(target.protocol, 0) if path.port else 0
         through = bool(target.through) and target.forwarding is Forwarding.DIRECT_ROUTING
         stack = ExitStack()
         try:
@@ -208,7 +215,7 @@ class Paths:
                 source=socket.inet_pton(family, source),
                 port=held.getsockname()[1],
                 virtual=path.virtual.packed,
-                virtual_port=target.virtual_port,
+                virtual_port=path.port,
                 protocol=number,
             )
             question = Question(

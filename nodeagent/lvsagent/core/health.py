@@ -116,6 +116,8 @@ class Watch:
         server, backend = known
         before = (standing.up, standing.percent, standing.known)
         changed = standing.up is not verdict.up
+        # One that was taken for down and is: why it never came is news.
+        told = changed or (not standing.known and not verdict.up)
         if changed:
             slow = server.health.slow_start_seconds > 0 and verdict.up and standing.known
             standing.since = now if slow else None
@@ -123,7 +125,7 @@ class Watch:
         standing.reason = "" if verdict.up else verdict.reason
         if before != (standing.up, standing.percent, True):
             self.news += 1
-        if not changed:
+        if not told:
             return None
         return Change(
             owner=server.owner,

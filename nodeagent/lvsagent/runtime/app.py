@@ -25,9 +25,11 @@ from lvsagent.adapters.kube import ApiClient
 from lvsagent.adapters.kubesource import KubeSource
 from lvsagent.adapters.manifests import ManifestSource
 from lvsagent.adapters.metrics import AgentCollector
+from lvsagent.adapters.podgates import PodGates
 from lvsagent.adapters.procfs import Originals, Sysctls, boot_id, prepare, restore
 from lvsagent.adapters.statefile import StateFileError, StateFiles
 from lvsagent.adapters.statuswriter import StatusWriter
+from lvsagent.checks.messages import Verdict
 from lvsagent.core import backends
 from lvsagent.core.claims import PORT
 from lvsagent.core.diff import Owned
@@ -39,6 +41,7 @@ from lvsagent.election.keys import Keys
 from lvsagent.runtime.affinity import Affinity
 from lvsagent.runtime.checks import Checks
 from lvsagent.runtime.child import ElectionChild
+from lvsagent.runtime.gates import Gatekeeper
 from lvsagent.runtime.guard import Guard
 from lvsagent.runtime.health import Keeper
 from lvsagent.runtime.logs import Format, Throttle
@@ -113,10 +116,14 @@ class App:
                 peer=self.election.peer,
             )
         self.health = Keeper(view=self.view, wake=self._wake, event=self._event)
-        self.checks = Checks(
-            verdict=self.health.heard, allow_exec=settings.manifests is not None, log_format=settings.log_format
-        )
+        self.checks = Checks(verdict=self._verdict, allow_exec=not self.client, log_format=settings.log_format)
         self.health.asks = self.checks
+        self.gates: Gatekeeper | None = None
+        self.pods: PodGates | None = None
+        if self.client:
+            self.pods = PodGates(self.client, _now)
+            self.gates = Gatekeeper(view=self.view, keeper=self.health, asks=self.checks, writes=self.pods)
+            self.health.asks = self.gates
         self.loop = self._loop()
         registry = CollectorRegistry(auto_describe=False)
         AgentCollector(self.view).register(registry)
@@ -141,7 +148,7 @@ class App:
                 _log.error("metrics and probes cannot be served", extra={"error": error})
         await self.worker.call(self._prepare)
         work: list[Coroutine[Any, Any, None]] = [self.source.run(), self.loop.run()]
-        work += [part.run() for part in (self.election, self.child, self.status) if part]
+        work += [part.run() for part in (self.election, self.child, self.status, self.pods) if part]
         if self.election:
             self.view.hold = Hold()
             part = Affinity(
@@ -214,6 +221,9 @@ class App:
     def _heard(self, message: ipc.Message) -> None:
         self.loop.heard(message)
 
+    def _verdict(self, verdict: Verdict) -> None:
+        (self.gates or self.health).heard(verdict)
+
     def _connection(self, connected: bool) -> None:
         self.loop.connection(connected)
 
@@ -223,6 +233,8 @@ class App:
             self._to_save = snapshot
             if self._saving is None or self._saving.done():
                 self._saving = asyncio.create_task(self._save())
+        if self.gates:
+            self.gates.passed(snapshot, self.loop.facts)
         if self.status and isinstance(self.source, KubeSource):
             nodes = {key: item.active_node for key, item in self.source.observed.items()}
             view = self.view
