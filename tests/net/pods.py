@@ -23,14 +23,14 @@ import resource, selectors, socket, sys
 _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 name, ready = sys.argv[1], selectors.DefaultSelector()
-listener = socket.create_server(("0.0.0.0", int(sys.argv[2])), backlog=4096)
+listener = socket.create_server(("", int(sys.argv[2])), family=socket.AF_INET6, dualstack_ipv6=True, backlog=4096)
 ready.register(listener, selectors.EVENT_READ, None)
 print("listening", flush=True)
 while True:
     for key, _ in ready.select():
         if key.data is None:
             connection, peer = listener.accept()
-            ready.register(connection, selectors.EVENT_READ, peer[0])
+            ready.register(connection, selectors.EVENT_READ, peer[0].removeprefix("::ffff:"))
             continue
         try:
             line = key.fileobj.recv(4096).decode()
@@ -127,7 +127,8 @@ class PodLan:
 
     def connect(self, address: str, port: int, timeout: float = 3.0) -> Connection:
         """A new connection from the client."""
-        opened = self.lan.socket("client", socket.AF_INET, socket.SOCK_STREAM)
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        opened = self.lan.socket("client", family, socket.SOCK_STREAM)
         opened.settimeout(timeout)
         opened.connect((address, port))
         return Connection(opened)

@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from lvsapi.ipvs import Persistence
 from lvsapi.model import Endpoint, Resolved
 from lvsapi.resolve import resolve
 from tests.gen import assignment, endpoint, endpoint_slice, node, service, snapshot, virtual_service
@@ -23,17 +25,20 @@ def pod(k: int, state: dict[str, bool] | None = None) -> Endpoint:
     return endpoint(f"10.244.{k}.11", f"n{k}", **(state or {}))
 
 
-def objects(*endpoints: Endpoint, policy: str = "Cluster") -> Resolved:
+def objects(*endpoints: Endpoint, policy: str = "Cluster", **ipvs: Any) -> Resolved:
     """What every agent makes of such endpoints."""
-    item = virtual_service(addresses=[VIP], ports=[PORT], assigned=assignment(200, {"n1": 250, "n2": 240, "n3": 230}))
+    directors = assignment(200, {"n1": 250, "n2": 240, "n3": 230})
+    item = virtual_service(addresses=[VIP], ports=[PORT], assigned=directors, **ipvs)
     part = endpoint_slice(endpoints, ports=[("http", POD_PORT, "TCP")])
     nodes = [node(f"n{k}", f"10.0.0.2{k}") for k in (1, 2, 3)]
     return resolve(snapshot(item, services=[service(policy=policy)], slices=[part], nodes=nodes))
 
 
 def program(pods: PodLan, what: Resolved) -> None:
+    """Every node, n1 as the Active one."""
     for name in pods.nodes:
-        pods.program(name, what)
+        active = frozenset(router.name for router in what.routers) if name == "n1" else frozenset[str]()
+        pods.program(name, what, active)
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +109,17 @@ def test_with_external_traffic_policy_local_a_node_gives_connections_to_its_own_
     assert reached(pods) == {"p2"}
     program(pods, objects(pod(1), pod(2, LEAVING), pod(3), policy="Local"))
     assert reached(pods) == {"p2"}, "it has nobody better"
+
+
+def test_a_client_with_persistence_leaves_a_backend_that_drains(pods: PodLan) -> None:
+    sticky: dict[str, Any] = {"persistence": Persistence(timeout_seconds=300), "scheduler": "rr"}
+    program(pods, objects(pod(1), pod(2), pod(3), **sticky))
+    first = opened(pods)
+    (mine,) = {connection.pod for connection in first}
+    program(pods, objects(*(pod(k, LEAVING if f"p{k}" == mine else None) for k in (1, 2, 3)), **sticky))
+    later = reached(pods)
+    assert len(later) == 1
+    assert later != {mine}
+    assert all(connection.lives() for connection in first)
+    program(pods, objects(pod(1), pod(2), pod(3)))
+    assert pods.lan.run("n1", ["cat", "/proc/sys/net/ipv4/vs/expire_quiescent_template"]).strip() == "0"

@@ -9,6 +9,7 @@ import pytest
 from lvsagent.core.plan import NodePlan, plan
 from lvsagent.core.state import ForwardMethod, Interface, NodeFacts, Service, ServiceKey
 from lvsagent.core.sysctl import REQUIRED
+from lvsapi.ipvs import Persistence
 from lvsapi.model import (
     Backend,
     Director,
@@ -260,6 +261,12 @@ def test_an_address_without_tables_is_not_carried_beside_others_of_its_router() 
         Resolved(servers=servers, routers=(router(addresses=(VIP, other)),), problems=()), facts(), frozenset()
     )
     assert [config.addresses for config in result.routers] == [("10.0.0.200/32",)]
+
+
+def test_persistence_lets_go_of_clients_whose_backend_drains() -> None:
+    key = "net/ipv4/vs/expire_quiescent_template"
+    assert planned(server(persistence=Persistence())).state.sysctls == {**REQUIRED, key: "1"}
+    assert key not in planned(server()).state.sysctls
 
 
 def test_an_endpoint_that_does_not_serve_stays_where_a_table_has_it_and_is_added_nowhere() -> None:

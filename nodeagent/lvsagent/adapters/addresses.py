@@ -27,7 +27,7 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE = 20, 21, 22, 1
 NLM_F_CREATE_EXCL = 0x600
 IFA_ADDRESS, IFA_LOCAL, IFA_CACHEINFO, IFA_FLAGS = 1, 2, 6, 8
 IFA_F_NODAD, IFA_F_PERMANENT, IFA_F_NOPREFIXROUTE = 0x02, 0x80, 0x200
-IFLA_ADDRESS, IFLA_IFNAME = 1, 3
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU = 1, 3, 4
 IFF_UP = 0x1
 RTA_DST, RTA_OIF, RTA_PRIORITY, RTA_TABLE = 1, 4, 6, 15
 TABLE_MAIN, RTN_UNICAST = 254, 1
@@ -59,6 +59,7 @@ class Link:
     name: str
     mac: str
     up: bool
+    mtu: int
 
 
 class Addresses:
@@ -101,7 +102,8 @@ class Addresses:
             _, _, _, index, flags, _ = IFINFOMSG.unpack(header)
             name = attributes[IFLA_IFNAME].rstrip(b"\0").decode()
             mac = attributes.get(IFLA_ADDRESS, b"").hex(":")
-            links.append(Link(index=index, name=name, mac=mac, up=bool(flags & IFF_UP)))
+            mtu = _u32(attributes.get(IFLA_MTU, b""))
+            links.append(Link(index=index, name=name, mac=mac, up=bool(flags & IFF_UP), mtu=mtu))
         return links
 
     def default_routes(self) -> dict[int, int]:

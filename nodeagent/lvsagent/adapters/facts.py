@@ -18,7 +18,14 @@ def read_facts(node: str, addresses: Addresses) -> NodeFacts:
     return NodeFacts(
         node=node,
         interfaces=tuple(
-            Interface(name=link.name, index=link.index, mac=link.mac, up=link.up, addresses=tuple(by_index[link.index]))
+            Interface(
+                name=link.name,
+                index=link.index,
+                mac=link.mac,
+                up=link.up,
+                addresses=tuple(by_index[link.index]),
+                mtu=link.mtu,
+            )
             for link in links
         ),
         default_interface={

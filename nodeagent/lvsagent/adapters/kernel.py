@@ -18,7 +18,7 @@ from lvsagent.core.diff import AddLoopback, DeleteLoopback, IpvsOp, Op, RuleOp, 
 from lvsagent.core.failure import OperationFailed, Reason
 from lvsagent.core.loops import LoopGuard, Standing, steps
 from lvsagent.core.state import KernelState, NodeFacts, Service, ServiceKey
-from lvsagent.core.sysctl import REQUIRED, SYNC
+from lvsagent.core.sysctl import OCCASIONAL, REQUIRED
 
 
 class Kernel:
@@ -138,7 +138,7 @@ class Kernel:
         return Guarded(changes=len(ops) + written, errors=errors, there=after)
 
     def _settings(self) -> Mapping[str, str]:
-        return {key: value for key, value in self.sysctls.read((*REQUIRED, *SYNC)).items() if value is not None}
+        return {key: value for key, value in self.sysctls.read((*REQUIRED, *OCCASIONAL)).items() if value is not None}
 
     def _run_sysctls(self, ops: Sequence[Op]) -> Iterable[OperationFailed]:
         outcomes = [self.sysctls.write(op.key, op.value) for op in ops if isinstance(op, SetSysctl)]

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lvsagent.core.state import Destination, KernelState, Mark, Persistent, Refusal, Service, ServiceKey, SyncDaemon
-from lvsagent.core.sysctl import EXPIRE_NODEST_CONN, SYNC, satisfied
+from lvsagent.core.sysctl import EXPIRE_NODEST_CONN, OCCASIONAL, satisfied
 from lvsapi.model import IPAddress
 
 NO_SCHEDULER = "none"
@@ -266,7 +266,7 @@ def release(owned: Owned, want: KernelState, have: KernelState) -> Owned:
 
 def originals(owned: Owned, want: KernelState, have: KernelState) -> Mapping[str, str]:
     """The settings that ``lvs-node-init`` does not remember, as they were before us, while they are not so again."""
-    fresh = {key: have.sysctls[key] for key in SYNC if key in want.sysctls and key in have.sysctls}
+    fresh = {key: have.sysctls[key] for key in sorted(OCCASIONAL) if key in want.sysctls and key in have.sysctls}
     kept = {**fresh, **owned.sysctls}
     return {key: value for key, value in kept.items() if key in want.sysctls or have.sysctls.get(key, value) != value}
 

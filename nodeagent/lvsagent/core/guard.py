@@ -47,6 +47,7 @@ class NodeFinding(StrEnum):
     TABLES_CONTESTED = "TablesContested"
     REVERSE_PATH_STRICT = "ReversePathStrict"
     CONNTRACK_NEARLY_FULL = "ConntrackNearlyFull"
+    TUNNEL_TOO_NARROW = "TunnelTooNarrow"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,9 +117,11 @@ class Fights:
         return len(self.moments)
 
 
-def findings(node: str, fights: int, culprit: Culprit | None, readings: NodeReadings) -> Mapping[str, str]:
-    """What is to be looked into, by name (``NodeFinding``), with a sentence each."""
-    found: dict[str, str] = {}
+def findings(
+    node: str, fights: int, culprit: Culprit | None, readings: NodeReadings, narrow: str = ""
+) -> Mapping[str, str]:
+    """What is to be looked into, by name (``NodeFinding``), with a sentence each. ``narrow``: of ``core.tunnels``."""
+    found: dict[str, str] = {NodeFinding.TUNNEL_TOO_NARROW: narrow} if narrow else {}
     if fights >= FIGHTS or (fights and culprit is not None and culprit.certain):
         found[NodeFinding.TABLES_CONTESTED] = (
             f"{node}: something removed or changed our tables {times(fights)} in the last {WINDOW_SECONDS:.0f} s;"

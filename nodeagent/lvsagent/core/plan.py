@@ -26,7 +26,7 @@ from lvsagent.core.state import (
     SyncDaemon,
     SyncRole,
 )
-from lvsagent.core.sysctl import REQUIRED, SYNC
+from lvsagent.core.sysctl import PERSISTENT, REQUIRED, SYNC
 from lvsagent.ipc import RouterConfig
 from lvsapi.health import WhenEmpty
 from lvsapi.ipvs import IPIP, Forwarding, SchedulerFlag, flags_of
@@ -122,12 +122,17 @@ def plan(
     state = KernelState(
         services=services,
         loopback=loopback,
-        sysctls={**REQUIRED, **SYNC} if daemons else REQUIRED,
+        sysctls=_settings(services.values(), bool(daemons)),
         marks=frozenset(marks),
         refusals=frozenset(refusals),
         daemons=frozenset(daemons.values()),
     )
     return NodePlan(state=state, routers=tuple(routers), problems=tuple(problems))
+
+
+def _settings(services: Iterable[Service], synchronised: bool) -> Mapping[str, str]:
+    persistent = any(service.persistent is not None for service in services)
+    return {**REQUIRED, **(SYNC if synchronised else {}), **(PERSISTENT if persistent else {})}
 
 
 def _order(address: IPAddress) -> tuple[int, int]:

@@ -177,6 +177,8 @@ class Interface:
     mac: str
     up: bool
     addresses: tuple[IPInterface, ...]
+    mtu: int = 0
+    """Octets; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,10 @@ SYNC_THRESHOLD = "net/ipv4/vs/sync_threshold"
 """Which packets of a connection the sync daemon tells of."""
 SYNC: Mapping[str, str] = {SYNC_THRESHOLD: "2 50"}
 """What the sync daemon needs: the kernel's 3 misses every connection that only had its handshake (*measured*)."""
+PERSISTENT: Mapping[str, str] = {"net/ipv4/vs/expire_quiescent_template": "1"}
+"""What persistence needs: without it a client stays with a backend that drains, for as long as it comes again."""
+OCCASIONAL = frozenset({*SYNC, *PERSISTENT})
+"""Set only while something needs it, and then as it was; what it was is in the agent's own record."""
 STRICT = "1"
 
 _ACCEPTED: Mapping[str, frozenset[str]] = {

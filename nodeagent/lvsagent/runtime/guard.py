@@ -19,6 +19,7 @@ from lvsagent.core.guard import Culprit, Fights, NodeReadings, Thing
 from lvsagent.core.loops import LoopGuard, Standing, loop_guard, ours, steps
 from lvsagent.core.plan import NodePlan
 from lvsagent.core.state import ForwardMethod, KernelState, NodeFacts
+from lvsagent.core.tunnels import narrow
 from lvsagent.ipc import Configure, RouterConfig
 from lvsagent.runtime.logs import Throttle
 from lvsagent.runtime.view import View
@@ -62,6 +63,8 @@ class Guard:
     _ask: float = 0.0
     _throttle: Throttle = field(default_factory=lambda: Throttle(FEWEST_LINES))
     _readings: NodeReadings = field(default_factory=NodeReadings)
+    _narrow: str = ""
+    """About a tunnel that is too narrow."""
     _paths: ClientPaths | None = None
     """As made last; None: nothing by this process, what stands stays."""
     _paths_of: tuple[object, ...] = ()
@@ -113,6 +116,7 @@ class Guard:
         """A pass is over: count what is as it was left, and say it."""
         self.view.actual = now_there
         wanted = self.view.plan.state.loopback if self.view.plan is not None else frozenset[IPAddress]()
+        self._narrow = narrow(self.view.plan.state, facts) if self.view.plan is not None else ""
         await self._serve_clients(now_there.loopback & (wanted | owned.loopback), facts)
         await self._end_loops(facts)
         if self._left is None:
@@ -185,7 +189,8 @@ class Guard:
 
     def judge(self, now: float) -> bool:
         """Say what is new, and what is over. True when there is any of it."""
-        found = decide.findings(self.view.node, self._fights.count(now), self._culprit, self._readings)
+        fights = self._fights.count(now)
+        found = decide.findings(self.view.node, fights, self._culprit, self._readings, self._narrow)
         for name in found.keys() - self.view.node_findings.keys():
             _log.warning("this node needs a look", extra={"finding": name, "error": found[name]})
         for name in self.view.node_findings.keys() - found.keys():
