@@ -75,12 +75,14 @@ class Echo:
         self.heard: list[bytes] = []
 
     def __enter__(self) -> "Echo":
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
             last.sendto(b"", ("127.0.0.1", self.port))
+        self._thread.join(10)  # until then the port is not refused
 
     def _serve(self) -> None:
         with self._socket:
