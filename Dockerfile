@@ -76,6 +76,7 @@ COPY --from=operator-environment /opt/lvs /opt/lvs
 USER 65532:65532
 ENTRYPOINT ["lvs-operator"]
 
+# Health checks of type HTTPS trust the usual authorities where an object names none: one file, not OpenSSL's package.
 # Non-root by default; the DaemonSet runs it as UID 0 without any capability but the few that the kernel asks for.
 FROM base AS agent
 ARG VERSION=0.1.0
@@ -83,7 +84,9 @@ LABEL org.opencontainers.image.title="lvs-dr-agent" \
       org.opencontainers.image.description="Virtual IPs by LVS direct routing and VRRP: node agent, election, node preparation" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}"
-ENV PATH=/opt/lvs/bin:/usr/sbin:/usr/bin:/sbin:/bin PYTHONUNBUFFERED=1
+ENV PATH=/opt/lvs/bin:/usr/sbin:/usr/bin:/sbin:/bin PYTHONUNBUFFERED=1 \
+    SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
+COPY --from=tools /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=agent-environment /opt/lvs /opt/lvs
 USER 65532:65532
 ENTRYPOINT ["lvs-agent"]

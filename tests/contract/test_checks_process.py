@@ -59,10 +59,12 @@ def test_the_program_behind_the_port_is_not_woken() -> None:
             async with checking(target(tcp(interval_ms=50), server.getsockname()[1])) as (checks, heard):
                 await heard.wait(lambda verdict: verdict.up)
                 end = time.monotonic() + PATIENCE
-                while (not checks.statistics or checks.statistics.asked["TCP"] < 50) and time.monotonic() < end:
+                while (
+                    not checks.state.statistics or checks.state.statistics.asked["TCP"] < 50
+                ) and time.monotonic() < end:
                     await asyncio.sleep(0.1)
-                assert checks.statistics
-                asked = checks.statistics.asked["TCP"]
+                assert checks.state.statistics
+                asked = checks.state.statistics.asked["TCP"]
                 readable, _, _ = select.select([server], [], [], 0)
                 accepted = 0
                 server.setblocking(False)
@@ -113,7 +115,7 @@ def test_backends_that_hang_drip_or_never_end_do_not_disturb_the_others() -> Non
             async with checking(*ill, good, allow_exec=True) as (checks, heard):
                 await heard.wait(lambda verdict: verdict.up)
                 await heard.wait(lambda verdict: "no complete answer" in verdict.reason, "HTTPS 9")
-                statistics = checks.statistics
+                statistics = checks.state.statistics
                 assert statistics
                 late = sum(statistics.late[LATE_BUCKETS_MS.index(250) + 1 :])
                 assert late <= sum(statistics.late) // 4, statistics
@@ -139,8 +141,8 @@ def test_a_process_that_dies_is_started_again_and_the_verdicts_stay_meanwhile() 
                 end = time.monotonic() + PATIENCE
                 while checks.pid in (before, None) and time.monotonic() < end:
                     await asyncio.sleep(0.01)
-                assert checks.running
-                assert checks.restarts == 1
+                assert checks.state.running
+                assert checks.state.restarts == 1
                 server.close()
                 await heard.wait(lambda verdict: not verdict.up)
                 assert all(verdict.up for _, verdict in heard.verdicts[1:-1])

@@ -11,6 +11,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from lvsagent.adapters.metrics_checks import of_checks
 from lvsagent.adapters.metrics_health import health_metrics
 from lvsagent.core.agent import ACTIVE, address_of
 from lvsagent.core.claims import UNREACHABLE, Malformed
@@ -53,6 +54,7 @@ class AgentCollector(Collector):
         yield from self._exchange()
         yield from self._guarded()
         yield from self._api()
+        yield from of_checks(self._view.checks)
 
     def _about(self) -> Iterator[Metric]:
         build = GaugeMetricFamily("lvs_build_info", "Version of the agent.", labels=["version"])

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from lvsagent.checks.lines import LineError, TargetsWriter, decode
 from lvsagent.checks.messages import Statistics, Target, Targets, Verdict
@@ -27,15 +27,24 @@ LONGEST_LINE = 1 << 20
 _log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True)
+class ChecksState:
+    """What the agent knows of the process, for its metrics."""
+
+    running: bool = False
+    """The process is there. Without targets it need not be."""
+    restarts: int = 0
+    targets: int = 0
+    """That are to be asked."""
+    statistics: Statistics | None = None
+    """As the process said last. They begin anew with each process."""
+
+
 class Checks:
     """``run`` until cancelled, then ``stop``. The callback runs on the loop."""
 
     def __init__(self, *, verdict: Callable[[Verdict], None], allow_exec: bool, log_format: str) -> None:
-        self.running = False
-        """The process is there."""
-        self.restarts = 0
-        self.statistics: Statistics | None = None
-        """As the process said last; of this process only."""
+        self.state = ChecksState()
         self._verdict = verdict
         self._arguments = ["--log-format", log_format, *(["--allow-exec"] if allow_exec else [])]
         self._targets: tuple[Target, ...] = ()
@@ -48,13 +57,14 @@ class Checks:
     @property
     def pid(self) -> int | None:
         """Of the process; None while there is none."""
-        return self._process.pid if self._process and self.running else None
+        return self._process.pid if self._process and self.state.running else None
 
     def want(self, targets: tuple[Target, ...]) -> None:
         """Ask these. Nothing happens when they are the same as before."""
         if targets == self._targets:
             return
         self._targets = targets
+        self.state.targets = len(targets)
         self._generation += 1
         self._names = frozenset(target.name for target in targets)
         self._last = {name: verdict for name, verdict in self._last.items() if name in self._names}
@@ -71,7 +81,7 @@ class Checks:
             await self._once()
             if time.monotonic() - begun > SETTLED_SECONDS:
                 pause = RESTART_SECONDS
-            self.restarts += 1
+            self.state.restarts += 1
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_RESTART_SECONDS)
 
@@ -107,7 +117,7 @@ class Checks:
         self._process = process
         assert process.stdin
         assert process.stdout
-        self.running = True
+        self.state.running = True
         sending = asyncio.create_task(self._send(process.stdin))
         try:
             if not await self._listen(process.stdout):
@@ -116,7 +126,7 @@ class Checks:
             process.stdin.close()
             status = await process.wait()
         finally:
-            self.running = False
+            self.state.running = False
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
         _log.error(
@@ -156,7 +166,7 @@ class Checks:
                 _log.warning("the health checks said something unknown", extra={"error": error})
                 continue
             if isinstance(said, Statistics):
-                self.statistics = said
+                self.state.statistics = said
             else:
                 self._hear(said)
 

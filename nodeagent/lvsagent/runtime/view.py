@@ -11,6 +11,7 @@ from lvsagent.core.health import Watch
 from lvsagent.core.hold import Hold
 from lvsagent.core.plan import NodePlan
 from lvsagent.core.state import KernelState
+from lvsagent.runtime.checks import ChecksState
 from lvsapi.model import Problem, Resolved
 
 PASS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -81,6 +82,8 @@ class View:
     node_findings: Mapping[str, str] = field(default_factory=dict)
     """``core.guard.NodeFinding`` with a sentence each."""
     node_readings: NodeReadings = field(default_factory=NodeReadings)
+    checks: ChecksState = field(default_factory=ChecksState)
+    """``Checks.state`` of the agent."""
 
     def healthy(self, now: float) -> bool:
         """Liveness: the loop turns."""
