@@ -17,6 +17,8 @@ from lvsapi.health import CheckType, HealthCheck
 
 GATHER: Final = 0.01
 """Seconds: what is due within one such time is asked in one turn of the loop."""
+STARVED: Final = 0.5
+"""Of the timeout: when it is noticed so much later, we did not run, and the answer may have come meanwhile."""
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +85,7 @@ class Asker:
 
     def _turn(self) -> None:
         now = self._loop.time()
+        self._connector.ready()  # first: what was answered while we did not run has not timed out
         self._connector.expire(now)
         for question in self._schedule.due(now, self._most - self._open):
             self._open += 1
@@ -162,10 +165,14 @@ class Asker:
 
 async def ask(checker: Checker, check: HealthCheck, target: Target) -> Answer:
     """One question, with its timeout and the words for errors of sockets. What else is raised is a fault of ours."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + check.timeout_ms / 1000
     try:
-        async with asyncio.timeout(check.timeout_ms / 1000):
+        async with asyncio.timeout_at(deadline):
             return await checker(check, target)
     except TimeoutError:
+        if loop.time() - deadline > check.timeout_ms / 1000 * STARVED:
+            return Answer(ok=False, ours=True, reason="this node was too busy to hear the answer")
         return no_answer(check, target)
     except OSError as error:
         if error.errno in OURS:

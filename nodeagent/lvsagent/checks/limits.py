@@ -13,8 +13,8 @@ SPARE_FILES: Final = 128
 """For the rest of the process: pipes, log, a command's three."""
 MOST_BODIES: Final = 64 << 20
 """Bytes of bodies held at a time, all questions together."""
-NICE: Final = 5
-"""Behind the agent and the election."""
+NICE: Final = 2
+"""A little behind the agent: where processors are short, late checks are late verdicts."""
 OOM_SCORE: Final = 500
 """When memory ends, the kernel takes this process first: the agent starts it again and keeps the last verdicts."""
 
