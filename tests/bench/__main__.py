@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from tests.bench import faults, load, loss
+from tests.bench import checks, faults, load, loss
 from tests.bench.capture import hurry
 from tests.bench.context import Context
 from tests.bench.figures import Figure, table
@@ -54,6 +54,7 @@ SCENARIOS: Final = (
     Scenario("loss30", loss.loss, 8, 0, 2),
     Scenario("load", load.lateness_under_load, 22, 0, 3),
     Scenario("cpu", load.cpu_by_routers, 12, 0, 0.8),
+    Scenario("checks", checks.checks, 190, 0, 1.5),
 )
 
 
