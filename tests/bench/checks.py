@@ -1,7 +1,7 @@
 """Health checks: 5,000 by TCP every 3 s, and the time from a backend's death to the verdict, beside keepalived.
 
-keepalived's checkers want IPVS. Where this kernel has none, ours is measured here, and both in a guest kernel, one after
-the other: ``python -m tests.bench.checks SECONDS`` is that run, and prints what it found.
+keepalived's checkers want IPVS. Where this kernel has none, ours is measured here, and both in a guest kernel, one
+after the other: ``python -m tests.bench.checks SECONDS`` is that run, and prints what it found.
 """
 
 import json

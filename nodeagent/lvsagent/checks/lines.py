@@ -25,15 +25,17 @@ class TargetsWriter:
     """Of wishes that resemble each other: the text of a target is made once."""
 
     def __init__(self) -> None:
-        self._texts: dict[Target, str] = {}
+        self._known: dict[str, tuple[Target, str]] = {}
 
     def encode(self, wish: Targets) -> bytes:
         """One line."""
-        old, self._texts = self._texts, {}
-        for target in wish.targets:
-            self._texts[target] = old.get(target) or json.dumps(to_json(target))
-        texts = ",".join(self._texts[target] for target in wish.targets)
+        self._known = {target.name: (target, self._text(target)) for target in wish.targets}
+        texts = ",".join(text for _, text in self._known.values())
         return f'{{"generation":{wish.generation},"targets":[{texts}]}}\n'.encode()
+
+    def _text(self, target: Target) -> str:
+        known = self._known.get(target.name)
+        return known[1] if known and known[0] == target else json.dumps(to_json(target))
 
 
 class TargetsReader:

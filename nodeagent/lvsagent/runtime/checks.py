@@ -141,7 +141,9 @@ class Checks:
         with contextlib.suppress(OSError):  # it died; whoever waits for it says so
             while True:
                 self._changed.clear()
-                targets = tuple(replace(target, up=before.get(target.name, target.up)) for target in self._targets)
+                targets = self._targets
+                if before:
+                    targets = tuple(replace(target, up=before.get(target.name, target.up)) for target in targets)
                 pipe.write(writer.encode(Targets(generation=self._generation, targets=targets)))
                 before = {}
                 await pipe.drain()
