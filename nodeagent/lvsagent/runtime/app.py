@@ -117,6 +117,7 @@ class App:
             )
         self.health = Keeper(view=self.view, wake=self._wake, event=self._event)
         self.checks = Checks(verdict=self._verdict, allow_exec=not self.client, log_format=settings.log_format)
+        self.view.checks = self.checks.state
         self.health.asks = self.checks
         self.gates: Gatekeeper | None = None
         self.pods: PodGates | None = None

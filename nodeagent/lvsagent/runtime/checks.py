@@ -119,6 +119,8 @@ class Checks:
         assert process.stdout
         self.state.running = True
         sending = asyncio.create_task(self._send(process.stdin))
+        stdin = process.stdin
+        sending.add_done_callback(lambda _: stdin.close())  # without a wish it ends
         try:
             if not await self._listen(process.stdout):
                 with contextlib.suppress(ProcessLookupError):
@@ -128,7 +130,9 @@ class Checks:
         finally:
             self.state.running = False
             sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
+            (failure,) = await asyncio.gather(sending, return_exceptions=True)
+            if isinstance(failure, Exception):
+                _log.error("the health checks could not be told what to ask", exc_info=failure)
         _log.error(
             "the health checks ended; the last verdicts stay until they are there again", extra={"status": status}
         )
