@@ -4,6 +4,8 @@ import socket
 import struct
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lvsagent.checks import path_packets as packets
 from lvsagent.checks.path_packets import Answer, Flow, Heard, parse
@@ -160,6 +162,22 @@ def test_what_stands_before_a_packet_in_each_tunnel() -> None:
 )
 def test_rubbish_is_nothing_of_ours(packet: bytes) -> None:
     assert parse(packet) is None
+
+
+@given(st.binary(max_size=120))
+def test_no_packet_from_the_wire_is_an_error(packet: bytes) -> None:
+    parse(packet)
+    whole = ip(VIP, US, packets.ICMP, b"\x03\x03" + bytes(6) + packet)
+    found = parse(whole)
+    assert found is None or found.sender == VIP
+    parse(ip(VIP6, US6, packets.ICMPV6, b"\x03\x00" + bytes(6) + packet))
+
+
+@given(st.integers(0, 60), st.integers(0, 255))
+def test_a_damaged_answer_is_another_one_or_none(at: int, value: int) -> None:
+    packet = bytearray(icmp(FLOW, 11, 0, packets.syn(FLOW, 1)))
+    packet[at % len(packet)] = value
+    parse(bytes(packet))
 
 
 # -- what the kernel lets through ------------------------------------------------------------------------------------

@@ -70,6 +70,12 @@ def _port(check: HealthCheck, target: Target) -> int:
     return target.virtual_port if target.port else check.port or 0
 
 
+def _looked_at(task: asyncio.Task[Result]) -> None:
+    """Whoever began it may have been ended meanwhile; the next one asks anew."""
+    if not task.cancelled():
+        task.exception()
+
+
 class Paths:
     """Its ``check`` is the checker. For one event loop; sockets are opened when they are needed first."""
 
@@ -192,6 +198,7 @@ class Paths:
             task.done() and (task.cancelled() or task.exception() or task.result() is not Result.ACCEPTS)
         ):
             task = loop.create_task(self._ask(path, HealthCheck(type=CheckType.PATH), deadline))
+            task.add_done_callback(_looked_at)
             self._nodes[key] = (now, task)
         return await asyncio.shield(task)
 
