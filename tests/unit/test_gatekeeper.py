@@ -35,6 +35,7 @@ class Rig:
 
     def want(self, targets: tuple[Target, ...]) -> None:
         """In the place of the checkers."""
+        assert len({target.name for target in targets}) == len(targets), "nothing is asked twice"
         self.wishes.append(targets)
 
     def see(self, given: Snapshot, active: bool = True) -> None:
