@@ -154,6 +154,8 @@ class Configure:
     """The tables of this node were complete: others may send it packets for any virtual address."""
     nodes: tuple[PeerNode, ...] = ()
     """To exchange heartbeats with. This node may be among them: then its first address is where they leave."""
+    healthy: int = 0
+    """Told to the other nodes (``core.blind``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,12 +181,14 @@ class StateChanged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Liveness:
-    """The nodes that shall get no new connections."""
+    """The nodes that shall get no new connections, and what the others say of their backends."""
 
     silent: tuple[str, ...] = ()
     """They were heard, and neither they nor their kernels are any more."""
     unready: tuple[str, ...] = ()
     """They say that their tables are not in place yet."""
+    healthy: dict[str, int] = field(default_factory=dict)
+    """What each of the others tells (``Configure.healthy``), unless it is 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,7 +265,11 @@ class IpcError(ValueError):
 
 def encode(message: Message) -> bytes:
     """One line, newline included."""
-    return json.dumps({"kind": _NAMES[type(message)], **asdict(message)}, separators=(",", ":")).encode() + b"\n"
+    fields = asdict(message)
+    # An election of an earlier version may still run: what it does not know it hears only where it is used.
+    if not fields.get("healthy", True):
+        del fields["healthy"]
+    return json.dumps({"kind": _NAMES[type(message)], **fields}, separators=(",", ":")).encode() + b"\n"
 
 
 def decode(line: bytes) -> Message:
@@ -275,7 +283,7 @@ def decode(line: bytes) -> Message:
                 PeerNode(**{**node, "addresses": tuple(node["addresses"])}) for node in fields.get("nodes", ())
             )
         elif kind is Liveness:
-            fields = {name: tuple(nodes) for name, nodes in fields.items()}
+            fields = {name: tuple(nodes) if name != "healthy" else nodes for name, nodes in fields.items()}
         elif kind is Statistics:
             fields["routers"] = tuple(
                 RouterStatistics(**{**router, "addresses_held": tuple(router["addresses_held"])})

@@ -35,6 +35,7 @@ def test_the_octets_are_those_of_the_description() -> None:
         interval=st.integers(10, 1000).map(lambda milliseconds: milliseconds / 1000),
         serving=st.booleans(),
         leaving=st.booleans(),
+        healthy=st.integers(0, 2**16 - 1),
     )
 )
 def test_what_is_encoded_is_decoded(one: Beat) -> None:
@@ -63,11 +64,11 @@ def test_another_length_is_refused(length: int) -> None:
     assert decode((encode(ONE) * 50)[:length]) is DropReason.LENGTH
 
 
-def test_unknown_flags_and_the_last_octets_are_left_to_later_versions() -> None:
+def test_unknown_flags_are_left_to_later_versions_and_the_last_octets_say_whose_backends_are_reached() -> None:
     payload = bytearray(encode(ONE))
     payload[5] |= 0xFC
-    payload[30:32] = b"\xff\xff"
-    assert decode(bytes(payload)) == ONE
+    payload[30:32] = b"\x12\x34"
+    assert decode(bytes(payload)) == ONE._replace(healthy=0x1234)
 
 
 @given(st.binary(max_size=64) | st.binary(max_size=60).map(lambda rest: beat.MAGIC + b"\x01" + rest))

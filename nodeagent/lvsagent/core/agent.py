@@ -173,6 +173,8 @@ class About:
     node: str = ""
     serving: bool = False
     nodes: tuple[PeerNode, ...] = ()
+    healthy: int = 0
+    """The routers whose backends it reaches (``core.blind``)."""
 
 
 @dataclass(slots=True)
@@ -250,7 +252,12 @@ class Claims:
         self.generation += 1
         self.sent = now
         return Configure(
-            generation=self.generation, routers=routers, node=about.node, serving=about.serving, nodes=about.nodes
+            generation=self.generation,
+            routers=routers,
+            node=about.node,
+            serving=about.serving,
+            nodes=about.nodes,
+            healthy=about.healthy,
         )
 
     def claimed(self, now: float) -> frozenset[IPAddress] | None:

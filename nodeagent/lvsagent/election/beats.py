@@ -73,6 +73,7 @@ class Beats:
         self._name = ""
         self._serving = False
         self._leaving = False
+        self._healthy = 0
         self._addresses: tuple[str, ...] = ()
         self._peers: dict[bytes, Peer] = {}
         self._slots: list[list[Peer]] = []
@@ -118,7 +119,7 @@ class Beats:
             self._eager = now + EAGER
         if wish.node != self._name:
             self._proofs = proof.Proofs(node_id(wish.node), self._clock)
-        self._name, self._serving, self._addresses = wish.node, wish.serving, own
+        self._name, self._serving, self._addresses, self._healthy = wish.node, wish.serving, own, wish.healthy
         self._peers = {peer.node: peer for peer in self._usable(nodes)}
         self._slots = [list(self._peers.values())[first::SLOTS] for first in range(SLOTS)]
         self._detector.configure(peer.name for peer in self._peers.values())
@@ -202,9 +203,8 @@ class Beats:
     def _send(self, peers: Iterable[Peer], now: float) -> None:
         self._sequence = (self._sequence + 1) & 0xFFFF_FFFF
         assert self._proofs is not None
-        beat = Beat(
-            node_id(self._name), self._incarnation, self._sequence, INTERVAL, self._serving, leaving=self._leaving
-        )
+        said = self._serving, self._leaving, self._healthy
+        beat = Beat(node_id(self._name), self._incarnation, self._sequence, INTERVAL, *said)
         payload = self._proofs.sign(encode(beat), time.time(), now)
         for peer in peers:
             opened = self._sockets.get(peer.family)
@@ -235,6 +235,7 @@ class Beats:
         said = ipc.Liveness(
             silent=tuple(name for name, standing in standings if standing == "silent"),
             unready=tuple(name for name, standing in standings if standing == "unready"),
+            healthy=self._detector.healthy(),
         )
         if said == self.liveness:
             return None

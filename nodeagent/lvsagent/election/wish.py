@@ -58,4 +58,4 @@ class WishStore:
             self._log("the kept wish cannot be read and is ignored", file=self._path, error=error)
             return None
         routers = wish.routers if same_boot else tuple(replace(router, ready=False) for router in wish.routers)
-        return replace(wish, generation=-1, routers=routers, serving=wish.serving and same_boot)
+        return replace(wish, generation=-1, routers=routers, serving=wish.serving and same_boot, healthy=0)

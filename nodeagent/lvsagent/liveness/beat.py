@@ -1,10 +1,10 @@
 """The heartbeat of a node: one datagram of 32 octets, 60 with a proof. Pure.
 
-    | magic 4 | version 1 | flags 1 | zero 2 | node 8 | incarnation 8 | sequence 4 | interval (ms) 2 | reserved 2 |
+    | magic 4 | version 1 | flags 1 | zero 2 | node 8 | incarnation 8 | sequence 4 | interval (ms) 2 | healthy 2 |
 
 Big-endian. ``node`` is the beginning of the SHA-256 of the node's name, ``incarnation`` when the sender was started
 (ms since the epoch), and ``sequence`` counts from there. The proof is a trailer of ``vrrp.auth`` with the node in the
-place of the source address. Whatever else a later version appends to the reserved octets and flags is ignored.
+place of the source address. ``healthy`` was reserved once and is 0 then. Flags of a later version are ignored.
 """
 
 import hashlib
@@ -66,6 +66,8 @@ class Beat(NamedTuple):
     """The sender's tables are in place: it can take packets for any virtual address."""
     leaving: bool = False
     """The sender ends in order; its tables stay, and a successor is to be expected."""
+    healthy: int = 0
+    """Virtual routers, by bits, for which the sender reaches living backends (``core.blind``). 0: it asks none."""
 
 
 def node_id(name: str) -> bytes:
@@ -77,14 +79,16 @@ def encode(beat: Beat) -> bytes:
     """The datagram without a proof. Raises struct.error for a number that does not fit."""
     flags = SERVING * beat.serving | LEAVING * beat.leaving
     milliseconds = round(beat.interval * 1000)
-    return _LAYOUT.pack(MAGIC, VERSION, flags, 0, beat.node, beat.incarnation, beat.sequence, milliseconds, 0)
+    return _LAYOUT.pack(
+        MAGIC, VERSION, flags, 0, beat.node, beat.incarnation, beat.sequence, milliseconds, beat.healthy
+    )
 
 
 def decode(payload: bytes) -> Beat | DropReason:
     """The heartbeat in a datagram; its proof, if any, is ``payload[LENGTH:]`` and judged elsewhere. Never raises."""
     if len(payload) not in (LENGTH, SIGNED_LENGTH):
         return DropReason.LENGTH
-    magic, version, flags, zero, node, incarnation, sequence, interval, _ = _LAYOUT.unpack_from(payload)
+    magic, version, flags, zero, node, incarnation, sequence, interval, healthy = _LAYOUT.unpack_from(payload)
     if magic != MAGIC:
         return DropReason.MAGIC
     if version != VERSION:
@@ -93,4 +97,5 @@ def decode(payload: bytes) -> Beat | DropReason:
         return DropReason.RESERVED
     if not INTERVALS[0] <= interval <= INTERVALS[1]:
         return DropReason.INTERVAL
-    return Beat(node, incarnation, sequence, interval / 1000, bool(flags & SERVING), bool(flags & LEAVING))
+    said = bool(flags & SERVING), bool(flags & LEAVING), healthy
+    return Beat(node, incarnation, sequence, interval / 1000, *said)

@@ -66,6 +66,7 @@ class _Peer:
     silent: bool = False
     answers: bool = False
     """Its kernel answered once."""
+    healthy: int = 0
     left: float | None = None
     ask: float = 0.0
     """When to ask whether its kernel answers at all."""
@@ -115,10 +116,11 @@ class Detector:
             return DropReason.SEQUENCE
         if not peer.heard:
             peer.ask = now
-        self.changed |= not peer.heard or peer.silent or peer.serving is not beat.serving
+        before = (peer.serving, peer.healthy)
+        self.changed |= not peer.heard or peer.silent or before != (beat.serving, beat.healthy)
         peer.heard, peer.evidence, peer.beat = True, now, now
         peer.interval, peer.incarnation, peer.sequence = beat.interval, beat.incarnation, beat.sequence
-        peer.serving, peer.silent = beat.serving, False
+        peer.serving, peer.silent, peer.healthy = beat.serving, False, beat.healthy
         peer.left = now if beat.leaving else None
         return None
 
@@ -159,6 +161,14 @@ class Detector:
     def standings(self) -> dict[str, Standing]:
         """Of every node, by name."""
         return {name: peer.standing for name, peer in self._peers.items()}
+
+    def healthy(self) -> dict[str, int]:
+        """What the nodes that can take connections say of the backends that they reach, by name."""
+        return {
+            name: peer.healthy
+            for name, peer in self._peers.items()
+            if peer.healthy and peer.standing is Standing.SERVING
+        }
 
     def is_talking(self, name: str) -> bool:
         """It beat, and is not silent. Others need to be spoken to only now and then."""

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from lvsagent.checks.messages import Target, Verdict
 from lvsagent.core.backends import line_of, quorum_line
+from lvsagent.core.blind import Blindness, standing_by, views
 from lvsagent.core.health import Watch
 from lvsagent.core.state import NodeFacts, Service, ServiceKey
 from lvsagent.runtime.view import View
@@ -36,6 +37,7 @@ class Keeper:
     asks: Asks | None = None
     """None: nobody asks, and everything that is asked for stays as it is taken for."""
     watch: Watch = field(default_factory=Watch)
+    blindness: Blindness = field(default_factory=Blindness)
 
     def __post_init__(self) -> None:
         self.view.watch = self.watch
@@ -69,11 +71,23 @@ class Keeper:
             _log.log(logging.INFO if change.up else logging.ERROR, line, extra={"object": change.owner})
             self._tell(change.owner, change.up, "QuorumReached" if change.up else "QuorumLost", line, "")
         self.view.effective = found
-        return found
+        return self._stand_by(found, facts.node, now)
 
     def waits_until(self, now: float) -> float | None:
         """When a weight changes without any verdict."""
-        return self.watch.waits_until(now)
+        moments = (self.watch.waits_until(now), self.blindness.waits)
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def _stand_by(self, resolved: Resolved, node: str, now: float) -> Resolved:
+        """Leave the addresses to others who reach backends when this node reaches none."""
+        before = self.blindness.standby
+        names = self.blindness.judge(views(resolved, self.watch), node, self.view.claims.liveness.healthy, now)
+        for name in sorted(names - before):
+            _log.warning("no backend is reached from here, and some are from another node: this one stands by",
+                         extra={"router": name})  # fmt: skip
+        for name in sorted(before - names):
+            _log.info("backends are reached again: this node stands by no longer", extra={"router": name})
+        return standing_by(resolved, node, names)
 
     def _tell(self, owner: ObjectKey, up: bool, reason: str, line: str, why: str) -> None:
         """Of many directors the Active one speaks."""

@@ -260,6 +260,10 @@ class Loop:
         self.view.resolved = Resolved(servers=resolved.servers, routers=resolved.routers, problems=found)
         self._peers = peers(snapshot, resolved)
 
+    @property
+    def _healthy(self) -> int:
+        return self.health.blindness.bits if self.health is not None else 0
+
     def _claimed(self, now: float) -> frozenset[IPAddress] | None:
         return frozenset() if self.election is None else self.view.claims.claimed(now)
 
@@ -315,7 +319,7 @@ class Loop:
         complete = frozenset(want.loopback & self.have.loopback) - incomplete
         before = decide.addresses_of(claims.wish) if claims.wish is not None else claims.held()
         self._serving = self._serving or (self._known and bool(complete or not want.services))
-        about = decide.About(node=self.view.node, serving=self._serving, nodes=self._peers)
+        about = decide.About(node=self.view.node, serving=self._serving, nodes=self._peers, healthy=self._healthy)
         previous = claims.wish or ()
         offered = decide.offered(routers, complete, decide.standing(want, self.have), before)
         if decide.addresses_of(offered) and self._stands_aside(now):
