@@ -138,6 +138,7 @@ class CheckedLab(Lab):
             self.start(host)
         self.until("both directors know that both servers live", lambda: self.weigh(w1=1, w2=1))
         self.until("d1 serves", lambda: self.holds("d1") and self.answer() != "")
+        self.until("d1 has said so", lambda: " to=Active " in self.log("d1"))
 
     def takeovers(self) -> int:
         """How often a router became Active, the first time included."""

@@ -178,3 +178,33 @@ def test_without_checkers_everything_stays_as_it_is_taken_for(tmp_path: Path) ->
         assert story.keeper.waits_until(1.0) is None
 
     told(tmp_path, act)
+
+
+def test_a_node_that_reaches_no_backend_stands_by_while_another_says_that_it_does(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def act(story: Story) -> None:
+        await story.rig.turn()
+        bits = story.rig.election.wishes[-1].healthy
+        assert bits
+        story.rig.loop.heard(ipc.Liveness(healthy={"node2": bits}))
+        for backend in (FIRST, SECOND):
+            story.hear(backend, False)
+        await story.rig.turn()
+        assert story.rig.election.wishes[-1].healthy == 0
+        patience = story.keeper.waits_until(story.rig.now)
+        assert patience == pytest.approx(story.rig.now + 7.0)
+        await story.rig.turn(6.9)
+        assert not story.rig.election.wishes[-1].routers[0].standby
+        await story.rig.turn(0.2)
+        assert story.rig.election.wishes[-1].routers[0].standby
+        story.hear(FIRST, True)
+        await story.rig.turn()
+        assert (story.rig.election.wishes[-1].healthy, story.rig.election.wishes[-1].routers[0].standby) == (bits, True)
+        await story.rig.turn(18.0)
+        assert not story.rig.election.wishes[-1].routers[0].standby
+
+    with caplog.at_level(logging.INFO):
+        told(tmp_path, act)
+    said = [record.message for record in caplog.records if "stands by" in record.message]
+    assert len(said) == 2

@@ -71,14 +71,14 @@ class Keeper:
             _log.log(logging.INFO if change.up else logging.ERROR, line, extra={"object": change.owner})
             self._tell(change.owner, change.up, "QuorumReached" if change.up else "QuorumLost", line, "")
         self.view.effective = found
-        return self._stand_by(found, facts.node, now)
+        return self._stand_by(resolved, found, facts.node, now)
 
     def waits_until(self, now: float) -> float | None:
         """When a weight changes without any verdict."""
         moments = (self.watch.waits_until(now), self.blindness.waits)
         return min((moment for moment in moments if moment is not None), default=None)
 
-    def _stand_by(self, resolved: Resolved, node: str, now: float) -> Resolved:
+    def _stand_by(self, resolved: Resolved, weighed: Resolved, node: str, now: float) -> Resolved:
         """Leave the addresses to others who reach backends when this node reaches none."""
         before = self.blindness.standby
         names = self.blindness.judge(views(resolved, self.watch), node, self.view.claims.liveness.healthy, now)
@@ -87,7 +87,7 @@ class Keeper:
                          extra={"router": name})  # fmt: skip
         for name in sorted(before - names):
             _log.info("backends are reached again: this node stands by no longer", extra={"router": name})
-        return standing_by(resolved, node, names)
+        return standing_by(weighed, node, names)
 
     def _tell(self, owner: ObjectKey, up: bool, reason: str, line: str, why: str) -> None:
         """Of many directors the Active one speaks."""
