@@ -61,7 +61,7 @@ def resolved(**backends: str | None) -> Resolved:
 def test_processes_use_the_address_of_the_vips_own_network() -> None:
     paths = client_paths({ADDRESS}, resolved(), FACTS, ())
     assert paths == ClientPaths(sources=frozenset({(ADDRESS, OWN)}), interfaces=frozenset({"eth0"}))  # type: ignore[arg-type]
-    assert paths.addresses == (ADDRESS,)
+    assert paths.addresses(4) == (ADDRESS,)
 
 
 def test_an_address_of_no_network_of_the_node_is_reached_from_the_uplinks() -> None:
@@ -84,9 +84,29 @@ def test_without_pods_of_ours_there_is_nothing_to_translate() -> None:
     assert client_paths({ADDRESS}, resolved(a10_244_2_2="n2"), FACTS, ()).neighbours == frozenset()
 
 
-def test_ipv6_and_nothing_at_all_ask_for_nothing() -> None:
-    assert client_paths({ip_address("fd00::200")}, resolved(), FACTS, ()) == ClientPaths()
+def test_ipv6_has_its_own_sources_and_neighbours_and_needs_no_settings() -> None:
+    six, own = ip_address("fd00::200"), ip_address("fd00::1")
+    bridge = interface("cni0", 3, "fe80::1/64", "fd00:244:1::1/64")
+    facts = replace(FACTS, interfaces=(*FACTS.interfaces[:2], bridge))
+    found = client_paths({six}, pods("fd00:244:1::2", "fd00:9::9", "10.244.1.2"), facts, ["flannel.1"])
+    assert found == ClientPaths(
+        sources6=frozenset({(six, own)}),  # type: ignore[arg-type]
+        neighbours=frozenset({ip_network("fd00:244:1::/64"), ip_network("fd00:9::9/128")}),
+        pods=True,
+    )
+    assert (found.addresses(6), found.addresses(4)) == ((six,), ())
+
+
+def pods(*addresses: str) -> Resolved:
+    (server,) = resolved().servers
+    backends = tuple(Backend(address=ip_address(a), port=8080, weight=1, node="n1") for a in addresses)
+    return Resolved(servers=(replace(server, backends=backends),), routers=(), problems=())
+
+
+def test_nothing_at_all_asks_for_nothing() -> None:
     assert client_paths((), resolved(a10_244_1_2="n1"), FACTS, ["x"]) == ClientPaths()
+    linked = replace(FACTS, interfaces=(interface("eth0", 2, "fe80::1/64"),))
+    assert client_paths({ip_address("fd00::200")}, resolved(), linked, ()) == ClientPaths()
 
 
 class FakeGlance:
@@ -120,14 +140,14 @@ def test_the_paths_are_made_when_an_address_comes_and_taken_away_when_it_goes(
         rig.loop.guard = Guard(worker=rig.loop.worker, view=rig.loop.view)
         await rig.turn()
         await rig.turn()
-        assert [paths.addresses for paths in glance.made] == [(ADDRESS,)]
+        assert [paths.addresses(4) for paths in glance.made] == [(ADDRESS,)]
         rig.confirm()
         rig.source.current = Snapshot()
         await rig.turn()
         rig.confirm()
         await rig.turn()
         assert glance.made[-1] == ClientPaths()
-        assert all(paths.addresses == (ADDRESS,) for paths in glance.made[:-1])
+        assert all(paths.addresses(4) == (ADDRESS,) for paths in glance.made[:-1])
         await rig.loop.worker.close()
         await rig.worker.close()
 

@@ -1,4 +1,4 @@
-"""Writes what ``core.clients`` wants: routes of table ``local``, our own table ``ip lvs-dr-clients``, ``accept_local``.
+"""Writes what ``core.clients`` wants: routes of table ``local``, our own tables ``lvs-dr-clients``, ``accept_local``.
 
 include/uapi/linux/rtnetlink.h, netfilter/nf_tables.h. Only routes of our protocol number and our own nftables table are
 ever touched; settings are remembered as those of ``lvs-node-init`` are. Blocking; owned by the worker thread.
@@ -11,12 +11,14 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
 
 from lvsagent.adapters.netlink import NESTED, Message, Netlink, attribute, by_type, parse_attributes
 from lvsagent.adapters.procfs import Originals, Sysctls, boot_id, prepare
 from lvsagent.core.clients import ClientPaths
 from lvsagent.core.sysctl import CONF
+from lvsapi.model import IPNetwork
 
 ROUTE, NETFILTER = 0, 12
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
@@ -34,10 +36,27 @@ POSTROUTING, BEFORE_OTHERS = 4, 99
 SUBSYSTEM = 10 << 8
 NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, NEWRULE, NEWSET, NEWSETELEM = 0, 1, 2, 3, 6, 9, 12
 BATCH_BEGIN, BATCH_END = 0x10, 0x11
-IPV4, REGISTER, NETWORK_HEADER, SOURCE, DESTINATION = 2, 1, 1, 12, 16
-TYPE_IPV4_ADDRESS = 7
-"""nft's own number, which it shows sets by."""
-CT_DESTINATION_IP, ORIGINAL = 20, 0
+REGISTER, NETWORK_HEADER, ORIGINAL = 1, 1, 0
+
+
+class Family(NamedTuple):
+    """What differs between the tables ``ip`` and ``ip6``."""
+
+    version: int
+    number: int
+    """NFPROTO_*."""
+    source: int
+    """Where addresses stand in the header, and their octets."""
+    destination: int
+    width: int
+    kind: int
+    """nft's own number of the type of address, which it shows sets by."""
+    original: int
+    """Key of the original destination in conntrack."""
+
+
+IP = Family(4, 2, 12, 16, 4, 7, 20)
+IP6 = Family(6, 10, 8, 24, 16, 8, 22)
 ELEMENTS = 1000
 """Of a message."""
 NOTE = "clients of virtual addresses inside the cluster"
@@ -74,7 +93,7 @@ class Clients:
     def make(self, paths: ClientPaths) -> Made:
         """Write what is missing, take away what is too much. Raises NetlinkError when the kernel does not answer."""
         errors: list[str] = []
-        changes = self._routes(paths, errors) + self._rules(paths, errors)
+        changes = self._routes(paths, errors) + sum(self._rules(paths, family, errors) for family in (IP, IP6))
         wanted = {f"{CONF}/{name}/accept_local": "1" for name in paths.interfaces}
         there = self._sysctls.read(wanted)
         missing = {key: value for key, value in wanted.items() if there[key] not in (None, value)}
@@ -109,34 +128,35 @@ class Clients:
             if ours and len(attributes.get(RTA_PREFSRC, b"")) == 4:
                 yield IPv4Address(attributes[RTA_DST]), IPv4Address(attributes[RTA_PREFSRC])
 
-    def _rules(self, paths: ClientPaths, errors: list[str]) -> int:
-        body = ruleset(paths)
-        digest = zlib.crc32(b"".join(message.body for message in body)) if paths.pods else 0
+    def _rules(self, paths: ClientPaths, family: Family, errors: list[str]) -> int:
+        wanted = paths.pods and bool(paths.addresses(family.version))
+        body = ruleset(paths, family) if wanted else []
+        digest = zlib.crc32(b"".join(message.body for message in body))
         try:
             if self._netfilter is None:
                 self._netfilter = Netlink(NETFILTER)
-            there = self._table()
-            if there is None if not paths.pods else there == comment(digest):
+            there = self._table(family)
+            if there == comment(digest) if wanted else there is None:
                 return 0
             code = self._netfilter.transaction(
-                _message(BATCH_BEGIN, b"", resource=10),
-                [*remove(), *(create(digest, body) if paths.pods else ())],
-                _message(BATCH_END, b"", resource=10),
+                _message(family, BATCH_BEGIN, b"", resource=10),
+                [*remove(family), *(create(family, digest, body) if wanted else ())],
+                _message(family, BATCH_END, b"", resource=10),
             )
         except OSError as error:
             code = error.errno or errno.EIO
-        if code and paths.pods:
+        if code and wanted:
             errors.append(
-                f"nftables refuses our table ip {TABLE}: {os.strerror(code)}: pods of this node may not reach virtual"
-                " addresses; load nf_tables and nft_masq on the node"
+                f"nftables refuses our table {'ip' if family is IP else 'ip6'} {TABLE}: {os.strerror(code)}: pods of"
+                " this node may not reach virtual addresses; load nf_tables and nft_masq on the node"
             )
         return 0 if code else 1
 
-    def _table(self) -> bytes | None:
+    def _table(self, family: Family) -> bytes | None:
         """What is noted at our table; None: there is none."""
         assert self._netfilter is not None
         try:
-            answer = self._netfilter.request(_message(GETTABLE, _text(1, TABLE)))
+            answer = self._netfilter.request(_message(family, GETTABLE, _text(1, TABLE)))
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return None
@@ -153,14 +173,15 @@ def _route(address: IPv4Address, source: IPv4Address) -> bytes:
 # -- nftables --------------------------------------------------------------------------------------------------------
 
 
-def remove() -> list[Message]:
+def remove(family: Family) -> list[Message]:
     """Created first, for one that is not there cannot be deleted."""
-    return [_message(NEWTABLE, _text(1, TABLE), flags=NLM_F_CREATE), _message(DELTABLE, _text(1, TABLE))]
+    name = _text(1, TABLE)
+    return [_message(family, NEWTABLE, name, flags=NLM_F_CREATE), _message(family, DELTABLE, name)]
 
 
-def create(digest: int, body: Sequence[Message]) -> list[Message]:
+def create(family: Family, digest: int, body: Sequence[Message]) -> list[Message]:
     """The table, with a note by which it is known again, and what is in it."""
-    table = _message(NEWTABLE, _text(1, TABLE) + attribute(6, comment(digest)), flags=NLM_F_CREATE)
+    table = _message(family, NEWTABLE, _text(1, TABLE) + attribute(6, comment(digest)), flags=NLM_F_CREATE)
     return [table, *body]
 
 
@@ -170,55 +191,75 @@ def comment(digest: int, note: str = NOTE) -> bytes:
     return bytes([0, len(text)]) + text
 
 
-def ruleset(paths: ClientPaths) -> list[Message]:
-    """nft: ``ct original ip daddr @addresses ip saddr NET ip daddr NET masquerade`` for each neighbourhood, then
-    ``ip daddr @addresses snat to ip saddr``."""
+def ruleset(paths: ClientPaths, family: Family) -> list[Message]:
+    """nft: ``ct original ip daddr @addresses ip saddr NET ip daddr NET masquerade`` for each neighbourhood, for IPv6
+    ``ip6 saddr @addresses ip6 daddr @addresses snat to OWN``, then ``ip daddr @addresses snat to ip saddr``."""
     name = _text(1, TABLE)
     chain = name + _text(3, CHAIN) + _nest(4, _number(1, POSTROUTING), _number(2, BEFORE_OTHERS)) + _text(7, "nat")
-    kind = name + _text(2, SET) + _number(3, 0) + _number(4, TYPE_IPV4_ADDRESS) + _number(5, 4) + _number(10, 1)
-    messages = [_message(NEWCHAIN, chain, flags=NLM_F_CREATE), _message(NEWSET, kind, flags=NLM_F_CREATE)]
-    for start in range(0, len(paths.addresses), ELEMENTS):
-        found = (_nest(1, _nest(1, attribute(1, a.packed))) for a in paths.addresses[start : start + ELEMENTS])
+    size = _number(5, family.width)
+    kind = name + _text(2, SET) + _number(3, 0) + _number(4, family.kind) + size + _number(10, 1)
+    messages = [
+        _message(family, NEWCHAIN, chain, flags=NLM_F_CREATE),
+        _message(family, NEWSET, kind, flags=NLM_F_CREATE),
+    ]
+    addresses = paths.addresses(family.version)
+    for start in range(0, len(addresses), ELEMENTS):
+        found = (_nest(1, _nest(1, attribute(1, a.packed))) for a in addresses[start : start + ELEMENTS])
         elements = name + _text(2, SET) + _number(4, 1) + _nest(3, *found)
-        messages.append(_message(NEWSETELEM, elements, flags=NLM_F_CREATE))
-    rules = [_masquerade(network) for network in sorted(paths.neighbours)]
-    for expressions in (*rules, _keep_source()):
+        messages.append(_message(family, NEWSETELEM, elements, flags=NLM_F_CREATE))
+    networks = sorted(n for n in paths.neighbours if n.version == family.version)
+    rules = [_masquerade(family, network) for network in networks]
+    if family is IP6:
+        rules.append(_own_source(min(own for _, own in paths.sources6)))
+    for expressions in (*rules, _keep_source(family)):
         listed = _nest(4, *(_nest(1, _text(1, kind), _nest(2, data)) for kind, data in expressions))
         rule = name + _text(2, CHAIN) + listed
-        messages.append(_message(NEWRULE, rule, flags=NLM_F_CREATE | NLM_F_APPEND))
+        messages.append(_message(family, NEWRULE, rule, flags=NLM_F_CREATE | NLM_F_APPEND))
     return messages
 
 
-def _masquerade(network: IPv4Network) -> list[_Expression]:
-    original = _number(1, REGISTER) + _number(2, CT_DESTINATION_IP) + attribute(3, bytes([ORIGINAL]))
-    return [("ct", original), _lookup(), *_within(SOURCE, network), *_within(DESTINATION, network), ("masq", b"")]
+def _masquerade(family: Family, network: IPNetwork) -> list[_Expression]:
+    original = _number(1, REGISTER) + _number(2, family.original) + attribute(3, bytes([ORIGINAL]))
+    within = [*_within(family, family.source, network), *_within(family, family.destination, network)]
+    return [("ct", original), _lookup(), *within, ("masq", b"")]
 
 
-def _keep_source() -> list[_Expression]:
+def _own_source(own: IPv6Address) -> list[_Expression]:
+    """Of a process that would speak as the virtual address itself."""
+    value = _number(1, REGISTER) + _nest(2, attribute(1, own.packed))
+    both = [_payload(IP6, IP6.source), _lookup(), _payload(IP6, IP6.destination), _lookup()]
+    return [*both, ("immediate", value), _source_nat(IP6)]
+
+
+def _keep_source(family: Family) -> list[_Expression]:
     """A source NAT that changes nothing: no later one has a say."""
-    nat = _number(1, 0) + _number(2, IPV4) + _number(3, REGISTER)
-    return [_payload(DESTINATION), _lookup(), _payload(SOURCE), ("nat", nat)]
+    return [_payload(family, family.destination), _lookup(), _payload(family, family.source), _source_nat(family)]
+
+
+def _source_nat(family: Family) -> _Expression:
+    return "nat", _number(1, 0) + _number(2, family.number) + _number(3, REGISTER)
 
 
 def _lookup() -> _Expression:
     return "lookup", _text(1, SET) + _number(2, REGISTER) + _number(4, 1)
 
 
-def _within(offset: int, network: IPv4Network) -> list[_Expression]:
-    mask = _nest(4, attribute(1, network.netmask.packed)) + _nest(5, attribute(1, bytes(4)))
-    masked = _number(1, REGISTER) + _number(2, REGISTER) + _number(3, 4) + mask
+def _within(family: Family, offset: int, network: IPNetwork) -> list[_Expression]:
+    mask = _nest(4, attribute(1, network.netmask.packed)) + _nest(5, attribute(1, bytes(family.width)))
+    masked = _number(1, REGISTER) + _number(2, REGISTER) + _number(3, family.width) + mask
     same = _number(1, REGISTER) + _number(2, 0) + _nest(3, attribute(1, network.network_address.packed))
-    return [_payload(offset), ("bitwise", masked), ("cmp", same)]
+    return [_payload(family, offset), ("bitwise", masked), ("cmp", same)]
 
 
-def _payload(offset: int) -> _Expression:
-    return "payload", _number(1, REGISTER) + _number(2, NETWORK_HEADER) + _number(3, offset) + _number(4, 4)
+def _payload(family: Family, offset: int) -> _Expression:
+    place = _number(2, NETWORK_HEADER) + _number(3, offset) + _number(4, family.width)
+    return "payload", _number(1, REGISTER) + place
 
 
-def _message(command: int, body: bytes, *, flags: int = 0, resource: int = 0) -> Message:
+def _message(family: Family, command: int, body: bytes, *, flags: int = 0, resource: int = 0) -> Message:
     batch = command in (BATCH_BEGIN, BATCH_END)
     kind = command if batch else SUBSYSTEM | command
-    return Message(kind, flags, struct.pack("!BBH", 0 if batch else IPV4, 0, resource) + body)
+    return Message(kind, flags, struct.pack("!BBH", 0 if batch else family.number, 0, resource) + body)
 
 
 def _text(kind: int, text: str) -> bytes:

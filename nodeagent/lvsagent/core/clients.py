@@ -4,19 +4,20 @@ A pod or a process of a node that holds the address itself (on ``lo``: every nod
 the LAN does not (*measured*, tests/net/test_clients_net.py):
 
 * an answer with the virtual address as its source looks forged to a node that has that address: ``accept_local``;
-* a process would take the virtual address for its own source: a route with another source stands before the kernel's;
+* a process would take the virtual address for its own source: a route with another source stands before the kernel's
+  (IPv4), or its packets get another source on their way out (IPv6, whose routes to local addresses cannot be outdone);
 * a pod that is given to a pod beside it, or to itself, is answered past the table: it is masqueraded. And what a CNI
   masquerades on its way out of the cluster must keep its source on the way to another node's pod.
 
-IPv4 only: IPv6 knows no forged sources of that kind and needs other rules.
+IPv6 knows no forged sources of the first kind.
 """
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 
-from lvsagent.core.state import Interface, NodeFacts
-from lvsapi.model import IPAddress, Resolved
+from lvsagent.core.state import Interface, IPInterface, NodeFacts
+from lvsapi.model import IPAddress, IPNetwork, Resolved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,57 +26,66 @@ class ClientPaths:
 
     sources: frozenset[tuple[IPv4Address, IPv4Address]] = frozenset()
     """Virtual address, and the node's own address that its processes use towards it."""
+    sources6: frozenset[tuple[IPv6Address, IPv6Address]] = frozenset()
     interfaces: frozenset[str] = frozenset()
-    """Answers of other nodes' pods come in here."""
-    neighbours: frozenset[IPv4Network] = frozenset()
+    """Answers of other nodes' pods come in here (IPv4)."""
+    neighbours: frozenset[IPNetwork] = frozenset()
     """Where pods of this node may answer one another directly: a bridge's network, or a pod alone."""
     pods: bool = False
     """Some backend is a pod."""
 
-    @property
-    def addresses(self) -> tuple[IPv4Address, ...]:
-        """Virtual ones, in order."""
-        return tuple(sorted({address for address, _ in self.sources}))
+    def addresses(self, version: int) -> tuple[IPAddress, ...]:
+        """Virtual ones of a family, in order."""
+        return tuple(sorted({address for address, _ in (self.sources if version == 4 else self.sources6)}))
 
 
 def client_paths(
     addresses: Collection[IPAddress], resolved: Resolved, facts: NodeFacts, ways: Collection[str]
 ) -> ClientPaths:
     """``addresses``: virtual ones on this node. ``ways``: interfaces, other than the uplink, to pods of other nodes."""
-    uplink = facts.default_interface.get(4)
-    sources = set()
+    sources: set[tuple[IPv4Address, IPv4Address]] = set()
+    sources6: set[tuple[IPv6Address, IPv6Address]] = set()
+    outside = {"lo", *ways, *facts.default_interface.values()}
     interfaces = set(ways)
     for address in addresses:
-        if isinstance(address, IPv4Address):
-            place = _interface(address, facts, uplink)
-            if place is not None:
-                sources.add((address, _own(place)[0].ip))
-                interfaces.add(place.name)
-    if not sources:
+        place = _interface(address, facts)
+        if place is None:
+            continue
+        outside.add(place.name)
+        own = _own(place, address.version)[0].ip
+        if isinstance(address, IPv4Address) and isinstance(own, IPv4Address):
+            sources.add((address, own))
+            interfaces.add(place.name)
+        elif isinstance(address, IPv6Address) and isinstance(own, IPv6Address):
+            sources6.add((address, own))
+    versions = {4} if sources else set[int]()
+    versions |= {6} if sources6 else set()
+    if not versions:
         return ClientPaths()
-    if uplink is not None:
-        interfaces.add(uplink)
+    if 4 in facts.default_interface:
+        interfaces.add(facts.default_interface[4])
     pods = [b for server in resolved.servers for b in server.backends if b.node is not None and not b.host_network]
-    bridges = [a.network for i in facts.interfaces if i.name not in interfaces | {"lo"} for a in _own(i)]
-    neighbours = set()
-    for address in {b.address for b in pods if b.node == facts.node}:
-        if isinstance(address, IPv4Address):
-            beside = (network for network in bridges if address in network and network.prefixlen < 32)
-            neighbours.add(next(beside, IPv4Network(address)))
+    bridges = [a.network for i in facts.interfaces if i.name not in outside for a in i.addresses]
+    neighbours: set[IPNetwork] = set()
+    for address in {b.address for b in pods if b.node == facts.node and b.address.version in versions}:
+        beside = (net for net in bridges if net.version == address.version and address in net and net.num_addresses > 1)
+        neighbours.add(next(beside, ip_network(address)))
     return ClientPaths(
         sources=frozenset(sources),
-        interfaces=frozenset(interfaces),
+        sources6=frozenset(sources6),
+        interfaces=frozenset(interfaces) if sources else frozenset(),
         neighbours=frozenset(neighbours),
         pods=bool(pods),
     )
 
 
-def _own(interface: Interface) -> list[IPv4Interface]:
-    return [a for a in interface.addresses if isinstance(a, IPv4Interface)]
+def _own(interface: Interface, version: int) -> list[IPInterface]:
+    return [a for a in interface.addresses if a.version == version and not a.is_link_local]
 
 
-def _interface(address: IPv4Address, facts: NodeFacts, uplink: str | None) -> Interface | None:
-    """Where the address belongs, else the uplink; None: no interface with an address of the node."""
-    having = [interface for interface in facts.interfaces if interface.name != "lo" and _own(interface)]
-    belongs = (i for i in having if any(address in a.network for a in _own(i)))
-    return next(belongs, next((i for i in having if i.name == uplink), None))
+def _interface(address: IPAddress, facts: NodeFacts) -> Interface | None:
+    """Where the address belongs, else the uplink; None: no interface with an address of the node of that family."""
+    version = address.version
+    having = [interface for interface in facts.interfaces if interface.name != "lo" and _own(interface, version)]
+    belongs = (i for i in having if any(address in a.network for a in _own(i, version)))
+    return next(belongs, next((i for i in having if i.name == facts.default_interface.get(version)), None))
