@@ -142,18 +142,18 @@ def _key(item: Item) -> str:
 
 
 @asynccontextmanager
-async def fake_api(port: int = 0) -> AsyncIterator[FakeApi]:
+async def fake_api(port: int = 0, host: str = "127.0.0.1") -> AsyncIterator[FakeApi]:
     """Serves until the block ends."""
     api = FakeApi()
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", api.handle)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", port)
+    site = web.TCPSite(runner, host, port)
     await site.start()
     server = site._server
     assert isinstance(server, asyncio.Server)
-    api.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    api.url = f"http://{host}:{server.sockets[0].getsockname()[1]}"
     try:
         yield api
     finally:

@@ -137,6 +137,10 @@ class PodLan:
         """What the election does: the VIP on the uplink, fenced (lifetime in seconds), and a gratuitous ARP request."""
         lasting = ["valid_lft", str(lifetime), "preferred_lft", str(lifetime)]
         self.lan.run(node, ["ip", "address", "add", f"{address}/32", "dev", "eth0", *lasting, "noprefixroute"])
+        self.announce(node, address)
+
+    def announce(self, node: str, address: str) -> None:
+        """A gratuitous ARP request."""
         mac, vip = bytes.fromhex(self.lan.mac(node).replace(":", "")), socket.inet_aton(address)
         arp = bytes.fromhex("0001080006040001") + mac + vip + b"\xff" * 6 + vip
         with self.lan.inside(node), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as packet:

@@ -52,12 +52,18 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PodLan]:
     with Lan() as lan:
         pods = PodLan(lan, 3)
         pods.serve(tmp_path_factory.mktemp("pods"))
-        for k, node in enumerate(pods.nodes, 1):
+        for k in (1, 2, 3):
             lan.run(f"p{k}", ["ip", "address", "add", f"10.244.{k}.12/24", "dev", "eth0"])
-            with lan.inside(node), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-                for other in (1, 2, 3):
-                    one.sendto(b"", (f"10.0.0.2{other}", 9))  # as heartbeats do: now they are neighbours
+        beat_once(pods)
         yield pods
+
+
+def beat_once(pods: PodLan) -> None:
+    """As heartbeats do: the nodes are neighbours."""
+    for node in pods.nodes:
+        with pods.lan.inside(node), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+            for other in (1, 2, 3):
+                one.sendto(b"", (f"10.0.0.2{other}", 9))
 
 
 @pytest.fixture

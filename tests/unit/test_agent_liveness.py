@@ -83,6 +83,35 @@ def test_it_does_not_wait_for_other_news(tmp_path: Path, monkeypatch: pytest.Mon
     asyncio.run(act())
 
 
+def test_news_that_keep_coming_are_looked_at_together_unless_one_is_urgent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loops, "DEBOUNCE_SECONDS", 0.0)
+    monkeypatch.setattr(loops, "SHARE", 1e-9)
+    monkeypatch.setattr(loops, "LONGEST_REST", 3600.0)
+
+    async def act() -> None:
+        rig = Rig(tmp_path, served())
+        task = asyncio.create_task(rig.loop.run())
+        async with asyncio.timeout(10.0):
+            while not rig.loop._rested:
+                await asyncio.sleep(0.001)
+        rig.source.current = served("10.244.2.3")
+        for _ in range(20):
+            rig.loop.wake()
+            await asyncio.sleep(0.001)
+        assert weights(rig) == [1, 1]
+        rig.loop.heard(ipc.Liveness(silent=("node2",)))
+        async with asyncio.timeout(10.0):
+            while weights(rig) != [1, 0, 0]:
+                await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await rig.worker.close()
+
+    asyncio.run(act())
+
+
 def test_the_node_serves_when_its_tables_are_complete_and_then_for_good(tmp_path: Path) -> None:
     async def act() -> None:
         rig = Rig(tmp_path, served())

@@ -1,6 +1,7 @@
 """The one owner of the agent's state: something happened -> look at everything -> do the difference -> say so."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Collection
@@ -25,6 +26,10 @@ from lvsapi.resolve import resolve
 from lvsapi.status import Reason
 
 DEBOUNCE_SECONDS = 0.01
+SHARE = 0.03
+"""Of a core for passes that nothing urgent asks for: endpoints that change all the time are looked at together."""
+LONGEST_REST = 0.5
+"""Seconds between two such passes at most, however long they take."""
 POLL_SECONDS = 5.0
 """The kernel is read anew at least so often; ``runtime.guard`` notices most of what others change much sooner."""
 RETRY_SECONDS = 1.0
@@ -83,6 +88,8 @@ class Loop:
     _conflicts: frozenset[str] = frozenset()
     _urgent: bool = False
     """Nothing else is waited for."""
+    _rested: float = 0.0
+    """From when on the next pass that is not urgent may begin."""
     _overlay: Overlay = field(default_factory=Overlay)
     _peers: tuple[ipc.PeerNode, ...] = ()
     _adopted: bool | None = None
@@ -139,13 +146,13 @@ class Loop:
         while True:
             try:
                 await asyncio.wait_for(self._event.wait(), self._timeout(time.monotonic()))
-                if not self._urgent:
-                    await asyncio.sleep(DEBOUNCE_SECONDS)
+                await self._gather()
             except TimeoutError:
                 pass
             self._event.clear()
             self._urgent = False
             self.source.expire()
+            used = time.thread_time()
             try:
                 await self.turn(time.monotonic())
             except Exception:
@@ -154,6 +161,15 @@ class Loop:
                 self.view.errors["pass", "internal"] += 1
                 self.have, self._retry = None, time.monotonic() + RETRY_SECONDS
             self.view.heartbeat = time.monotonic()
+            self._rested = self.view.heartbeat + min(LONGEST_REST, (time.thread_time() - used) / SHARE)
+
+    async def _gather(self) -> None:
+        """Let more come together: a moment after the first event of a quiet time, longer after a pass."""
+        due = max(time.monotonic() + DEBOUNCE_SECONDS, self._rested)
+        while not self._urgent and (left := due - time.monotonic()) > 0:
+            self._event.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._event.wait(), left)
 
     async def _first(self) -> None:
         """Come back: hear first which routers are Active here, because their tables must not shrink meanwhile."""
