@@ -9,12 +9,15 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 from lvsagent.core import claims
 from lvsagent.core.agent import About
+from lvsagent.core.diff import Owned
 from lvsagent.core.hold import Hold
 from lvsagent.core.liveness import Overlay, Suspects
 from lvsagent.core.plan import plan
@@ -23,19 +26,21 @@ from lvsagent.ipc import PeerNode
 from lvsagent.runtime.affinity import Affinity
 from lvsagent.runtime.view import View
 from lvsapi.model import Resolved
+from tests.net.faults import FULL
 from tests.net.lan import Lan
 from tests.net.pods import PodLan
 from tests.net.test_data_path_net import PORT, VIP, resolved
 
 pytestmark = pytest.mark.net
 HELD = 1000
+MANY = 10_000 if FULL else 1_500
 FRESH = itertools.count(12000)
 """Ports of the client: one that was used a minute ago finds what is left of its connection, where tables differ too."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _many_files() -> None:
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = max(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 2 * MANY)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
@@ -286,7 +291,61 @@ def test_nobody_without_the_key_is_believed(agents: Agents, tmp_path: Path) -> N
     connections.close()
 
 
-def say(pods: PodLan, node: str, datagram: bytes) -> None:
-    """To n1, from a port of somebody else."""
+def say(pods: PodLan, node: str, datagram: bytes, *to: str) -> None:
+    """To n1 if not to others, from a port of its own."""
     with pods.lan.inside(node), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
-        opened.sendto(datagram, ("10.0.0.21", claims.PORT))
+        for address in to or ("10.0.0.21",):
+            opened.sendto(datagram, (address, claims.PORT))
+
+
+# -- many ------------------------------------------------------------------------------------------------------------
+
+
+def forget(pods: PodLan, node: str) -> None:
+    """As after a crash: of the node's kernel nothing is left, and its cable is back."""
+    pods.lan.run(node, ["ipvsadm", "-C"])
+    pods.lan.run(node, ["ip", "address", "del", f"{VIP}/32", "dev", "lo"], check=False)
+    if f"{VIP}/32" in pods.lan.addresses(node):
+        pods.release(node, VIP)
+    pods.owned[node] = Owned()
+    pods.lan.heal(node)
+
+
+@pytest.mark.parametrize("added", [False, True], ids=["unchanged", "a backend was added before"])
+def test_many_connections_outlive_crash_planned_hand_over_and_return(agents: Agents, added: bool) -> None:
+    """Their pods are on n2 and n3; n1 is Active, dies, and comes back with an empty kernel."""
+    pods = agents.pods
+    pods.lan.run("p3", ["ip", "address", "replace", "10.244.3.12/24", "dev", "eth0"])
+    (server,) = resolved(2, 3).servers
+    more = replace(server.backends[1], address=ip_address("10.244.3.12"))
+    both = Resolved(servers=(server,), routers=(), problems=())
+    all_three = Resolved(servers=(replace(server, backends=(*server.backends, more)),), routers=(), problems=())
+    agents.program(both)
+    agents.start(*pods.nodes)
+    connections = Held(pods, MANY)
+    after = all_three if added else both
+    if added:
+        agents.program(after)
+        agents.settle(lambda: agents.counted("written") > 0)
+        time.sleep(1.5)  # the second look after a change
+    lost = {}
+    pods.lan.unplug("n1")
+    pods.hold("n2", VIP)
+    lost["crash"] = connections.lost()
+    forget(pods, "n1")
+    pods.release("n2", VIP)
+    pods.hold("n3", VIP)
+    lost["planned hand-over"] = connections.lost()
+    written = agents.parts["n1"].counted["written"]
+    agents.program(after)
+    if added:
+        # A node that comes asks, and waits for the answer before it takes the address.
+        say(pods, "n1", claims.ask("n1"), *(f"10.0.0.2{k}" for k in (2, 3)))
+        agents.settle(lambda: agents.parts["n1"].counted["written"] > written)
+        time.sleep(1.0)
+    pods.release("n3", VIP)
+    pods.hold("n1", VIP)
+    lost["return"] = connections.lost()
+    connections.close()
+    print(f"of {MANY} lost, {'with a backend added before' if added else 'unchanged'}: {lost}")
+    assert sum(number for each in lost.values() for number in each.values()) <= (MANY / 1000 if added else 0)

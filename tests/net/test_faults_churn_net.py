@@ -1,6 +1,5 @@
 """Endpoints that come and go all the time, under connections to those that stay."""
 
-import os
 import random
 import socket
 import sys
@@ -72,14 +71,6 @@ def began(cluster: Cluster, address: str) -> int:
     return next(int(row.split()[2]) for row in rows if row.strip().startswith(f"-> {address}:"))
 
 
-def times(pid: int) -> tuple[float, float]:
-    """Seconds in the process and in the kernel on its behalf. A system call of a User-Mode-Linux guest is a ptrace stop
-    of the machine's kernel and costs some fifty times what it costs elsewhere."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    user, system = (int(field) / os.sysconf("SC_CLK_TCK") for field in fields[11:13])
-    return user, system
-
-
 def test_fault_46_endpoint_churn_leaves_those_that_stay_alone_and_the_agent_calm(cluster: Cluster) -> None:
     cluster.serving()
     cluster.act(lambda: cluster.endpoints(*KEPT.values()))
@@ -93,7 +84,7 @@ def test_fault_46_endpoint_churn_leaves_those_that_stay_alone_and_the_agent_calm
     chance = random.Random(46)
     slices: list[set[str]] = [set() for _ in range(SLICE_COUNT)]
     seconds, pace = scaled(8.0, 60.0), scaled(150.0, 300.0)
-    used, start, events = times(cluster.agent.pid), time.monotonic(), 0
+    start, events = time.monotonic(), 0
     while (now := time.monotonic()) < start + seconds:
         while events < (now - start) * pace:
             number = chance.randrange(SLICE_COUNT)
@@ -106,15 +97,14 @@ def test_fault_46_endpoint_churn_leaves_those_that_stay_alone_and_the_agent_calm
     wanted = set(KEPT.values()).union(*slices)
     cluster.until("the last change is there", lambda: destinations(cluster) == wanted, 10.0)
     settled = time.monotonic() - end
-    share, system = ((now - then) / lasted for now, then in zip(times(cluster.agent.pid), used, strict=True))
+    passes = metric(cluster, PASSES) - passes
     alive = sum(connection.lives() for connection in held)
     print(
-        f"{events / lasted:.0f} events/s for {lasted:.0f} s: right after {settled:.2f} s; agent {share:.1%} of a core,"
-        f" and {system:.1%} in the guest's kernel, in"
-        f" {metric(cluster, PASSES) - passes:.0f} programming passes, {alive} of {HELD} held connections live on"
+        f"{events / lasted:.0f} events/s for {lasted:.0f} s: right after {settled:.2f} s;"
+        f" {passes:.0f} programming passes, {alive} of {HELD} held connections live on"
     )
     assert alive == HELD
     assert {address: began(cluster, address) for address in KEPT.values()} == before, "one was made anew"
     assert settled <= 1.0 + BUSY
     assert metric(cluster, "lvs_election_late_timers_total") - late <= 5
-    assert share <= 0.1 + BUSY
+    assert passes <= 12 * (lasted + settled)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import resource
 import socket
 import sys
 import threading
@@ -242,6 +243,8 @@ class Held:
 
 @pytest.fixture
 def update(tmp_path: Path) -> Iterator[Update]:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with Lan() as lan:
         made = Update(lan, tmp_path)
         try:
