@@ -7,8 +7,9 @@ from ipaddress import ip_address
 import pytest
 
 from lvsagent.checks.messages import Verdict
-from lvsagent.core.blind import RETURN_SECONDS, WHY, Blindness, View, bit_of, slowness, standing_by, views
+from lvsagent.core.blind import RETURN_SECONDS, WHY, Blindness, View, bit_of, standing_by, views
 from lvsagent.core.health import Watch
+from lvsagent.core.targets import slowness
 from lvsapi.health import CheckType, Health, HealthCheck
 from lvsapi.model import Director, Resolved, VirtualRouter
 from lvsapi.resolve import resolve

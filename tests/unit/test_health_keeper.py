@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +209,29 @@ def test_a_node_that_reaches_no_backend_stands_by_while_another_says_that_it_doe
         told(tmp_path, act)
     said = [record.message for record in caplog.records if "stands by" in record.message]
     assert len(said) == 2
+
+
+def test_a_node_that_starts_takes_no_address_before_the_first_answer_or_the_time_of_one(tmp_path: Path) -> None:
+    async def act(story: Story) -> None:
+        cautious = replace(HEALTH, initially_up=False)
+        story.rig.source.current = snapshot(
+            virtual_service(real_servers=[FIRST, SECOND], assigned=assignment(), health=cautious)
+        )
+        await story.rig.turn()
+        assert not story.rig.election.wishes[-1].routers[0].ready
+        assert story.keeper.waits_until(story.rig.now) == pytest.approx(story.rig.now + 7.0)
+        story.hear(FIRST, False)
+        await story.rig.turn()
+        assert not story.rig.election.wishes[-1].routers[0].ready
+        if answered:
+            story.hear(SECOND, True)
+            await story.rig.turn()
+        else:
+            await story.rig.turn(7.0)
+        assert story.rig.election.wishes[-1].routers[0].ready
+        story.hear(SECOND, False)
+        await story.rig.turn()
+        assert story.rig.election.wishes[-1].routers[0].ready, "what is served stays"
+
+    for answered in (True, False):
+        told(tmp_path / str(answered), act)

@@ -14,12 +14,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from lvsagent.core.health import Watch
-from lvsagent.core.targets import asked, name_of
-from lvsapi.health import HealthCheck
+from lvsagent.core.targets import asked, name_of, slowness
 from lvsapi.model import Backend, Resolved, VirtualRouter, VirtualServer
 
 BITS = 16
-MARGIN_SECONDS = 1.0
 RETURN_SECONDS = 10.0
 """Longer than it took to stand by, a director must see backends before it stands up again."""
 WHY = "none of the backends that are asked for their health answers here"
@@ -28,14 +26,6 @@ WHY = "none of the backends that are asked for their health answers here"
 def bit_of(router: VirtualRouter) -> int:
     """The router's bit, as a mask."""
     return 1 << zlib.crc32(router.name.encode()) % BITS
-
-
-def slowness(checks: Iterable[HealthCheck]) -> float:
-    """Seconds within which every director has noticed that a backend is gone."""
-    return MARGIN_SECONDS + max(
-        (check.interval_ms + (check.fall - 1) * (check.retry_ms or check.interval_ms) + check.timeout_ms) / 1000
-        for check in checks
-    )
 
 
 @dataclass(slots=True)

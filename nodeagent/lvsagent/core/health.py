@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from lvsagent.checks.messages import Target, Verdict
 from lvsagent.core.plan import is_local
 from lvsagent.core.state import NodeFacts, Service, ServiceKey
-from lvsagent.core.targets import is_asked, name_of, own_addresses, place_of, targets
+from lvsagent.core.targets import is_asked, name_of, own_addresses, place_of, slowness, targets
 from lvsapi.health import CheckType, OnFailure
 from lvsapi.model import Backend, IPAddress, ObjectKey, Protocol, Resolved, VirtualServer
 
@@ -81,6 +81,9 @@ class Watch:
     """Grows with everything that can change a weight."""
     _before: tuple[object, ...] = ()
     _after: Resolved | None = None
+    _begun: dict[Place, float] = field(default_factory=dict)
+    """When the first answers of a virtual server's backends were first waited for."""
+    _awaits: float | None = None
     _changes: list[QuorumChange] = field(default_factory=list)
 
     def wish(self, resolved: Resolved, facts: NodeFacts, tables: Mapping[ServiceKey, Service]) -> tuple[Target, ...]:
@@ -104,6 +107,7 @@ class Watch:
         self.standings = kept
         places = {_place(server) for server in resolved.servers}
         self.quorums = {place: up for place, up in self.quorums.items() if place in places}
+        self._begun = {place: begun for place, begun in self._begun.items() if place in places}
         self._targets = tuple(replace(target, up=kept[target.name].up) for target in wanted)
         self.news += 1
         return self._targets
@@ -154,9 +158,28 @@ class Watch:
         found, self._changes = tuple(self._changes), []
         return found
 
+    def unanswered(self, resolved: Resolved, now: float) -> frozenset[IPAddress]:
+        """Addresses that would be served by nobody, because first answers are still to come: a node that starts does
+        not take them before. Not for longer than an answer may take."""
+        found = set()
+        self._awaits = None
+        for server in resolved.servers:
+            known = [standing for backend in server.backends if (standing := self._of(server, backend)) is not None]
+            if all(s.known for s in known) or any(self.is_alive(server, backend) for backend in server.backends):
+                continue
+            end = self._begun.setdefault(_place(server), now) + slowness(server.health.checks)
+            if now < end:
+                found.add(server.address)
+                self._awaits = end if self._awaits is None else min(self._awaits, end)
+        return frozenset(found)
+
     def waits_until(self, now: float) -> float | None:
-        """When a weight changes without any verdict."""
-        return now + 1.0 if self._starting(now) else None
+        """When something changes without any verdict."""
+        moments = (now + 1.0 if self._starting(now) else None, self._awaits)
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def _of(self, server: VirtualServer, backend: Backend) -> Standing | None:
+        return self.standings.get(name_of(server, backend)) if is_asked(server, backend) else None
 
     def is_alive(self, server: VirtualServer, backend: Backend) -> bool:
         """Whether a backend may have clients, by what is known of it."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from lvsagent.checks.messages import Target
 from lvsagent.core.plan import method_of
 from lvsagent.core.state import ForwardMethod, NodeFacts
+from lvsapi.health import HealthCheck
 from lvsapi.ipvs import Forwarding
 from lvsapi.model import Backend, IPAddress, Protocol, Resolved, VirtualServer
 
@@ -13,6 +14,17 @@ FORWARDING = {
     ForwardMethod.TUNNEL: Forwarding.TUNNEL,
     ForwardMethod.DIRECT_ROUTE: Forwarding.DIRECT_ROUTING,
 }
+
+
+MARGIN_SECONDS = 1.0
+
+
+def slowness(checks: Iterable[HealthCheck]) -> float:
+    """Seconds within which every node has noticed that a backend is gone, or has asked it the first time."""
+    return MARGIN_SECONDS + max(
+        (check.interval_ms + (check.fall - 1) * (check.retry_ms or check.interval_ms) + check.timeout_ms) / 1000
+        for check in checks
+    )
 
 
 def place_of(address: IPAddress, port: int | str) -> str:

@@ -333,6 +333,8 @@ class Loop:
         claims = self.view.claims
         incomplete = decide.unfinished(difference.ops, difference.conflicts, want)
         complete = frozenset(want.loopback & self.have.loopback) - incomplete
+        if self.health is not None:
+            complete -= self.health.watch.unanswered(self.view.resolved, now)
         before = decide.addresses_of(claims.wish) if claims.wish is not None else claims.held()
         self._serving = self._serving or (self._known and bool(complete or not want.services))
         about = decide.About(node=self.view.node, serving=self._serving, nodes=self._peers, healthy=self._healthy)
