@@ -1,6 +1,7 @@
 """``make lab``: the lab that this project began with, without Kubernetes. Exit status 0: every claim was true.
 
-Three times: both directors run lvs-agent; keepalived is dr2; keepalived is dr1. Then each lb_algo with each lb_kind.
+Three times: both directors run lvs-agent; keepalived is dr2; keepalived is dr1. Then each lb_algo with each lb_kind,
+and each health check.
 They run at the same time, each on a LAN of its own, and are told one after another.
 """
 
@@ -15,12 +16,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.claims import Claims
+from tests.lab.checks import HTTP_PORT, TLS_PORT, ChecksStory, certificate
 from tests.lab.kinds import PORTS, KindsStory
 from tests.lab.mixed import MixedStory
 from tests.lab.place import DIRECTORS, Place
 from tests.lab.story import Story
 
-ALONE, KINDS = "none", "kinds"
+ALONE, KINDS, CHECKS = "none", "kinds", "checks"
 STORIES: dict[str, Callable[[Path], int]] = {}
 """By name: tells it in that folder, and returns the exit status."""
 LIMIT_SECONDS = 240.0
@@ -29,11 +31,12 @@ LIMIT_SECONDS = 240.0
 def main() -> int:
     parser = argparse.ArgumentParser(prog="lab", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="keep the folder of logs, and say where it is")
-    parser.add_argument("--story", choices=tuple(STORIES), help="only this one; dr1, dr2: who runs keepalived")
+    told = "only this one, and others after it; dr1, dr2: who runs keepalived"
+    parser.add_argument("--story", choices=tuple(STORIES), action="append", help=told)
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="lvs-lab-"))
     try:
-        return STORIES[options.story](folder) if options.story else all_at_once(folder)
+        return max(STORIES[name](folder / name) for name in options.story) if options.story else all_at_once(folder)
     finally:
         if options.keep:
             print(f"logs: {folder}")
@@ -45,17 +48,20 @@ def all_at_once(folder: Path) -> int:
     """Every story in a process of its own; what they say in their order. The worst exit status."""
     begin = time.monotonic()
     with contextlib.ExitStack() as stack:
-        running = [(stack.enter_context(_started(name, folder / f"{name}.out")), folder / f"{name}.out")
-                   for name in STORIES]  # fmt: skip
+        # The two short ones need no third place at the same time.
+        rows = [*((name,) for name in STORIES if name not in (KINDS, CHECKS)), (KINDS, CHECKS)]
+        running = [(stack.enter_context(_started(row, folder / f"{row[0]}.out")), folder / f"{row[0]}.out")
+                   for row in rows]  # fmt: skip
         status = max([_follow(process, said, begin + LIMIT_SECONDS) for process, said in running])
     print(f"\nAll of it took {time.monotonic() - begin:.0f} s.", flush=True)
     return status
 
 
 @contextlib.contextmanager
-def _started(name: str, said: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def _started(row: tuple[str, ...], said: Path) -> Iterator["subprocess.Popen[bytes]"]:
     with said.open("wb") as output:
-        process = subprocess.Popen([sys.executable, "-m", "tests.lab", "--story", name], stdout=output, stderr=output)
+        command = [sys.executable, "-m", "tests.lab", *(word for name in row for word in ("--story", name))]
+        process = subprocess.Popen(command, stdout=output, stderr=output)
     try:
         yield process
     finally:
@@ -96,7 +102,14 @@ def _kinds(folder: Path) -> int:
         return KindsStory(place, Claims()).tell()
 
 
-STORIES |= {ALONE: _elections(""), **{name: _elections(name) for name in reversed(DIRECTORS)}, KINDS: _kinds}
+def _checks(folder: Path) -> int:
+    tls = ("--tls-port", str(TLS_PORT), "--certificate", str(certificate(folder)))
+    with Place(folder, ports=[HTTP_PORT], tls=tls) as place:
+        return ChecksStory(place, Claims()).tell()
+
+
+STORIES |= {ALONE: _elections(""), **{name: _elections(name) for name in reversed(DIRECTORS)}}
+STORIES |= {KINDS: _kinds, CHECKS: _checks}
 
 
 if __name__ == "__main__":

@@ -40,11 +40,16 @@ SIOCGIFADDR = 0x8915
 class Place:
     """The running lab. A context manager that leaves nothing behind but its folder of logs."""
 
-    def __init__(self, folder: Path, *, keepalived: str = "", ports: Iterable[int] = ()) -> None:
-        """``keepalived``: the director that runs it. ``ports``: of the web servers, besides 80."""
+    def __init__(
+        self, folder: Path, *, keepalived: str = "", ports: Iterable[int] = (), tls: tuple[str, ...] = ()
+    ) -> None:
+        """``keepalived``: the director that runs it. ``ports``: of the web servers, besides 80. ``tls``: more options
+        of ``lab.web``."""
         self.folder = folder
         self.keepalived = keepalived
         self.ports = [PORT, *ports]
+        self.tls = tls
+        self._web: dict[str, subprocess.Popen[bytes]] = {}
         self.manifests = folder / "manifests"
         self.manifests.mkdir(parents=True)
         self.lan = Lan()
@@ -141,6 +146,25 @@ class Place:
             self.lan.run(SWITCH, ["ip", "link", "set", "dev", port, "up"])
         self.prepare(director)
         self.start(director)
+
+    def start_web(self, name: str) -> None:
+        """The web server on its host."""
+        self._web[name] = self.lan.popen(
+            name,
+            [sys.executable, "-m", "lab.web", "--name", name, "--port", *map(str, self.ports), *self.tls],
+            environment=environment(),
+            log=self.folder / f"{name}.log",
+        )
+
+    def stop_web(self, name: str) -> None:
+        """Its process; the host lives on."""
+        process = self._web.pop(name)
+        process.kill()
+        process.wait()
+
+    def turn_web(self, name: str) -> None:
+        """Ill, or well again."""
+        self._web[name].send_signal(signal.SIGUSR1)
 
     # what is seen of it
 
@@ -278,12 +302,7 @@ class Place:
             fresh = ("ip_forward=0", "conf.all.arp_ignore=0", "conf.all.arp_announce=0")
             lan.run(name, ["sysctl", "-qw", *(f"net.ipv4.{setting}" for setting in fresh)])
         for name in WEB_SERVERS:
-            lan.popen(
-                name,
-                [sys.executable, "-m", "lab.web", "--name", name, "--port", *map(str, self.ports)],
-                environment=environment(),
-                log=self.folder / f"{name}.log",
-            )
+            self.start_web(name)
 
 
 def descendants(pid: int) -> list[int]:

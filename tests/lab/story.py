@@ -12,9 +12,6 @@ from tests.load.report import Report, failures, longest_gap, survivors, translat
 
 HELD = 20
 FIRST, SECOND = DIRECTORS
-MISSING = """\
-health checks TCP_CHECK, HTTP_GET, SSL_GET with delay_loop and connect_timeout: keepalived has them, this lab will get
-them with later issues."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +184,6 @@ class Story:
         self.claims.say(
             "* measured in the same lab at 1 s (3.04 s / 0.93 s / 0.02 s); quoted, not measured in this run"
         )
-        self.claims.say("", "Not in this lab yet:", MISSING)
 
     def _move(self, anchor: Anchor, event: Callable[[], object], to: str, *, alone: bool = True) -> Report:
         """The event under load, and what it cost. ``alone``: nobody else may hold the VIP afterwards."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.claims import Claims
+from tests.lab.checks import HTTP_PORT, TLS_PORT, ChecksStory, certificate
 from tests.lab.kinds import PORTS, KindsStory
 from tests.lab.mixed import MixedStory
 from tests.lab.place import DIRECTORS, Place
@@ -31,3 +32,10 @@ def test_every_claim_of_the_lab_is_true_of_every_scheduler_and_way_of_forwarding
     with Place(tmp_path, ports=PORTS.values()) as place:
         claims = Claims(sys.stdout)
         assert KindsStory(place, claims).tell() == 0, [claim for claim in claims.made if not claim.true]
+
+
+def test_every_claim_of_the_lab_is_true_of_every_health_check(tmp_path: Path) -> None:
+    tls = ("--tls-port", str(TLS_PORT), "--certificate", str(certificate(tmp_path)))
+    with Place(tmp_path, ports=[HTTP_PORT], tls=tls) as place:
+        claims = Claims(sys.stdout)
+        assert ChecksStory(place, claims).tell() == 0, [claim for claim in claims.made if not claim.true]
