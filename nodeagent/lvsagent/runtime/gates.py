@@ -35,9 +35,14 @@ class Gatekeeper:
     _verdicts: dict[str, Verdict] = field(default_factory=dict)
 
     def want(self, targets: tuple[Target, ...]) -> None:
-        """The keeper's wish."""
+        """The keeper's wish. What was found out about a pod before it was a backend is handed on: of the same question
+        the checkers have nothing new to say."""
+        before = {target.name for target in self._backends}
         self._backends = targets
         self._ask()
+        for target in targets:
+            if target.name not in before and (verdict := self._verdicts.get(target.name)) is not None:
+                self.keeper.heard(verdict)
 
     def heard(self, verdict: Verdict) -> None:
         """A backend, or a pod that waits, answered or failed."""
