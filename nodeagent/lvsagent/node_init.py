@@ -6,6 +6,7 @@ when the product leaves the node. Exit status 0: done and verified; 1: something
 """
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from lvsagent.adapters.addresses import Addresses
 from lvsagent.adapters.clients import Clients
-from lvsagent.adapters.ipvs import Ipvs
+from lvsagent.adapters.ipvs import Ipvs, IpvsUnavailable
 from lvsagent.adapters.kernel import Kernel
 from lvsagent.adapters.procfs import Originals, Sysctls, boot_id, prepare, restore, root
 from lvsagent.adapters.statefile import StateFileError, StateFiles
@@ -24,7 +25,7 @@ from lvsagent.core.diff import AddLoopback, DeleteLoopback, Owned, diff
 from lvsagent.core.failure import OperationFailed, Reason
 from lvsagent.core.loops import LoopGuard, ours
 from lvsagent.core.state import KernelState
-from lvsagent.core.sysctl import REAL_SERVER, REQUIRED, Record, check, interface_keys
+from lvsagent.core.sysctl import IPVS, REAL_SERVER, REQUIRED, Record, check, interface_keys
 from lvsapi.model import IPAddress
 
 STATE_VARIABLE = "LVS_STATE_DIR"
@@ -45,8 +46,8 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.
             failures = [*_remove_tables(StateFiles(arguments.state_dir), sysctls.folder)]
             failures += [*_remove_addresses(originals, boot), *restore(sysctls, originals, boot)]
             return _report(failures, "the node's settings are as they were before")
-        if not arguments.real_server:
-            Ipvs().close()  # asking for it loads the module, which creates net.ipv4.vs
+        if not arguments.real_server and not _has_ipvs(arguments.check):
+            wanted = {key: value for key, value in REQUIRED.items() if key not in IPVS}
         failures = []
         if not arguments.check:
             failures += prepare(sysctls, originals, boot, wanted)
@@ -62,6 +63,20 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.
         where = f" ({error.filename})" if error.filename else ""
         print(f"error: {error.strerror or error}{where}", file=sys.stderr)
         return 1
+
+
+def _has_ipvs(strict: bool) -> bool:
+    """Asking for it loads the module, which creates net.ipv4.vs. Where it is missing the agent says so, again and again
+    and in the objects' conditions, and sets the rest when it is there: a pod that never starts would say less.
+    Raises OSError; ``strict``: also where it is missing."""
+    try:
+        Ipvs().close()
+    except IpvsUnavailable as error:
+        if strict or error.errno != errno.ENOENT:
+            raise
+        print(f"error: {error.strerror}", file=sys.stderr)
+        return False
+    return True
 
 
 def _parse(argv: Sequence[str] | None, environment: Mapping[str, str]) -> argparse.Namespace:

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from lvsagent.adapters.kernel import Kernel
 from lvsagent.core.diff import Op, Owned, diff
 from lvsagent.core.state import Destination, ForwardMethod, KernelState, Mark, Service, ServiceKey
-from lvsagent.core.sysctl import REQUIRED, SYNC_THRESHOLD
+from lvsagent.core.sysctl import PERSISTENT, REQUIRED, SYNC_THRESHOLD
 from lvsapi.model import Protocol
 
 VIP, VIP6 = ip_address("10.0.0.200"), ip_address("fd00::200")
@@ -23,7 +23,7 @@ def service(*destinations: Destination, key: ServiceKey = KEY, scheduler: str = 
     return Service(key=key, scheduler=scheduler, flags=flags, destinations=destinations)
 
 
-AS_FOUND = {**REQUIRED, SYNC_THRESHOLD: "3 50"}
+AS_FOUND = {**REQUIRED, SYNC_THRESHOLD: "3 50", **dict.fromkeys(PERSISTENT, "0")}
 """With the settings that only some need, as the kernel begins."""
 
 

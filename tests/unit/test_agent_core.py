@@ -281,6 +281,19 @@ def failed(op: Op) -> OperationFailed:
     return OperationFailed(op=op, reason=Reason.OTHER, errno=5, message="broken: remedy")
 
 
+def test_fault_52_a_scheduler_that_the_kernel_lacks_is_what_the_condition_names() -> None:
+    resolved = resolve(snapshot(virtual_service(assigned=assignment())))
+    (server,) = resolved.servers
+    key = ServiceKey(address=server.address, protocol=server.protocol, port=server.port)
+    lacking = replace(failed(AddService(key, "mh", 0x18)), reason=Reason.NO_SUCH_SCHEDULER, message="modprobe ip_vs_mh")
+    (problem,) = problems_of_pass(resolved, [], [lacking, failed(AddService(key, "mh", 0x18))])
+    assert (problem.condition, problem.reason, problem.message) == (
+        "Programmed",
+        "KernelUnsupported",
+        "modprobe ip_vs_mh",
+    )
+
+
 def test_what_the_kernel_refuses_is_a_problem_of_the_object() -> None:
     resolved = resolve(
         snapshot(virtual_service(assigned=assignment(), addresses=["10.0.0.1"]), slices=[endpoint_slice()])

@@ -216,6 +216,8 @@ def test_a_flushed_table_is_restored_at_the_next_poll_and_nobody_is_told(story: 
 
 def test_a_kernel_without_ipvs_is_named_and_looked_at_again(story: Story) -> None:
     async def act(rig: Rig) -> None:
+        prepared: list[bool] = []
+        rig.loop.prepare = lambda: prepared.append(True)
         rig.kernel.broken = OSError(2, "IPVS not in this kernel: load ip_vs")
         await rig.turn()
         await rig.turn(POLL_SECONDS)
@@ -223,8 +225,10 @@ def test_a_kernel_without_ipvs_is_named_and_looked_at_again(story: Story) -> Non
         assert (problem.key, problem.reason) == (ObjectKey("default", "web"), "KernelUnsupported")
         assert "load ip_vs" in problem.message
         assert rig.election.wishes == []
+        assert prepared == []
         rig.kernel.broken = None
         await rig.turn(POLL_SECONDS)
+        assert prepared == [True]
         assert rig.loop.view.ready()
         assert ADDRESS in rig.kernel.state.loopback
 

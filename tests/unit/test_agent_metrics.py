@@ -90,7 +90,7 @@ def full() -> View:
     view.exchanged["told"], view.exchange_dropped["auth_hmac"], view.exchange_errors = 5, 6, 1
     view.repairs[Thing.SERVICE] = 3
     view.node_findings = {NodeFinding.TABLES_CONTESTED: "by somebody"}
-    view.node_readings = NodeReadings(entries=7, limit=8)
+    view.node_readings = NodeReadings(entries=7, limit=8, active=3, inactive=4)
     return view
 
 
@@ -138,6 +138,8 @@ def test_every_agreed_name_is_there() -> None:
         'lvs_connection_messages_dropped_total{reason="content"} 0.0',
         "lvs_connection_exchange_errors_total 1.0",
         "lvs_conntrack_limit 8.0",
+        'lvs_ipvs_connections{state="active"} 3.0',
+        'lvs_ipvs_connections{state="inactive"} 4.0',
     ],
 )
 def test_values_and_labels(line: str) -> None:

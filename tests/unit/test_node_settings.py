@@ -94,7 +94,7 @@ def test_a_refused_write_names_key_value_and_remedy(
     assert remedy in failure.message
 
 
-@pytest.mark.parametrize(("code", "word"), [(errno.ENOENT, "modprobe ip_vs"), (errno.EPERM, "NET_ADMIN")])
+@pytest.mark.parametrize(("code", "word"), [(errno.ENOENT, "modprobe -a ip_vs ip_vs_mh"), (errno.EPERM, "NET_ADMIN")])
 def test_a_kernel_without_ipvs_and_a_process_without_rights_are_told_apart(
     monkeypatch: pytest.MonkeyPatch, code: int, word: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -104,9 +104,26 @@ def test_a_kernel_without_ipvs_and_a_process_without_rights_are_told_apart(
     monkeypatch.setattr(netlink.Netlink, "request", refuse)
     with pytest.raises(IpvsUnavailable, match=word):
         Ipvs()
-    assert node_init.main(["--state-dir", str(tmp_path), "--proc-sys", str(tmp_path)]) == 1
+    assert node_init.main(["--check", "--state-dir", str(tmp_path), "--proc-sys", str(tmp_path)]) == 1
     assert word in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_fault_52_the_init_container_lets_the_agent_say_that_the_kernel_has_no_ipvs(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codes = iter((errno.EPERM, errno.ENOENT))
+
+    def refuse(self: netlink.Netlink, message: netlink.Message) -> Never:
+        code = next(codes)
+        raise netlink.NetlinkError(code, os.strerror(code))
+
+    monkeypatch.setattr(netlink.Netlink, "request", refuse)
+    arguments = ["--state-dir", str(tmp_path / "state"), "--proc-sys", str(folder)]
+    for status in (1, 0):
+        assert node_init.main(arguments) == status
+        assert "error: " in capsys.readouterr().err
+        assert (folder / "net/ipv4/conf/all/arp_ignore").read_text().strip() == str(1 - status)
 
 
 def test_check_names_everything_that_is_missing_and_writes_nothing(

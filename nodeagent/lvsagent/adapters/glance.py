@@ -25,6 +25,7 @@ from lvsapi.model import IPAddress
 SVC_STATS = 10
 """include/uapi/linux/ip_vs.h IPVS_SVC_ATTR_STATS: what follows it are counters."""
 CONNTRACK = ("net/netfilter/nf_conntrack_count", "net/netfilter/nf_conntrack_max")
+TABLE = Path("/proc/thread-self/net/ip_vs")
 HEADS = 8
 """Octets before a service's attributes: the generic netlink header and that of the nest."""
 
@@ -71,8 +72,13 @@ class Glance:
         names = {link.name for link in self._addresses.links() if link.index in ways}
         filters = self._sysctls.read(f"{CONF}/{name}/rp_filter" for name in ("all", *names))
         entries, limit = (int(value or 0) for value in self._sysctls.read(CONNTRACK).values())
+        active, inactive = count_connections(TABLE.read_text()) if TABLE.exists() else (0, 0)
         return NodeReadings(
-            reverse_path={name: effective(filters, name, "rp_filter") for name in names}, entries=entries, limit=limit
+            reverse_path={name: effective(filters, name, "rp_filter") for name in names},
+            entries=entries,
+            limit=limit,
+            active=active,
+            inactive=inactive,
         )
 
     def make(self, paths: ClientPaths) -> Made:
@@ -80,6 +86,13 @@ class Glance:
         if self._clients is None:
             self._clients = Clients(self._sysctls, self._originals)
         return self._clients.make(paths)
+
+
+def count_connections(table: str) -> tuple[int, int]:
+    """Active and inactive ones of every destination in /proc/net/ip_vs, where they are the last two columns."""
+    lines = (line.split() for line in table.splitlines() if line.startswith("  ->") and not line.endswith("InActConn"))
+    counts = [(int(words[-2]), int(words[-1])) for words in lines]
+    return sum(active for active, _ in counts), sum(inactive for _, inactive in counts)
 
 
 def without_counters(services: Iterable[bytes]) -> frozenset[bytes]:

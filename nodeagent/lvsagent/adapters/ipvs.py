@@ -4,6 +4,7 @@ Never flushes, never deletes what it is not told to delete. One thread.
 """
 
 import errno
+import os
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -54,8 +55,10 @@ class IpvsUnavailable(OSError):
 
 
 NO_IPVS = (
-    "IPVS not in this kernel: load ip_vs (modprobe ip_vs ip_vs_mh) on the node;"
-    " to have it at every boot put both names into /etc/modules-load.d/ip_vs.conf"
+    f"IPVS not in this kernel ({os.uname().release}): load ip_vs (modprobe -a ip_vs ip_vs_mh) on the node;"
+    " to have it at every boot put both names into /etc/modules-load.d/ip_vs.conf. Where modprobe does not find them,"
+    " install the rest of the kernel's modules (linux-modules-extra, kernel-modules), or another kernel: CONFIG_IP_VS"
+    " and CONFIG_IP_VS_MH, Linux 4.18 or later"
 )
 NO_PERMISSION = "no permission to program IPVS: the process needs the capability NET_ADMIN"
 
@@ -168,11 +171,21 @@ def _failure(op: IpvsOp, code: int) -> OperationFailed:
         what += f" ({op.scheduler})"
     remedies = {
         Reason.NO_PERMISSION: NO_PERMISSION,
-        Reason.NO_SUCH_SCHEDULER: "load the scheduler's module on the node (modprobe ip_vs_<scheduler>)",
     }
+    if reason is Reason.NO_SUCH_SCHEDULER:
+        remedies[reason] = without(op.scheduler if isinstance(op, AddService | EditService) else "")
     remedy = remedies.get(reason, "the next pass reads the table and tries again")
     message = f"{type(op).__name__} {what}: {reason.value} ({error_name(code)}): {remedy}"
     return OperationFailed(op=op, reason=reason, errno=code, message=message)
+
+
+def without(scheduler: str) -> str:
+    """What to do where the kernel lacks a scheduler. No other one is taken in its place: that is the user's to say."""
+    return (
+        f"this kernel ({os.uname().release}) has no scheduler {scheduler}: load its module on the node (modprobe"
+        f" ip_vs_{scheduler}), or set another one in spec.scheduler; nothing else is chosen in its place, because it"
+        " would give connections to other backends than the other nodes do"
+    )
 
 
 def _sync_failure(op: SyncOp, code: int) -> OperationFailed:

@@ -273,7 +273,14 @@ class AgentCollector(Collector):
         entries.add_metric([], readings.entries)
         limit = GaugeMetricFamily("lvs_conntrack_limit", "Connections that conntrack can hold.")
         limit.add_metric([], readings.limit)
-        yield from (repairs, found, hashes, entries, limit)
+        connections = GaugeMetricFamily(
+            "lvs_ipvs_connections",
+            "Connections of IPVS: active ones open or are established, inactive ones close.",
+            labels=["state"],
+        )
+        connections.add_metric(["active"], readings.active)
+        connections.add_metric(["inactive"], readings.inactive)
+        yield from (repairs, found, hashes, entries, limit, connections)
 
     def _api(self) -> Iterator[Metric]:
         connected = GaugeMetricFamily("lvs_kube_connected", "The watch is open.", labels=["resource"])

@@ -30,6 +30,7 @@ from lvsagent.core.diff import (
     originals,
 )
 from lvsagent.core.failure import OperationFailed
+from lvsagent.core.failure import Reason as Failure
 from lvsagent.core.plan import CONDITION
 from lvsagent.core.state import KernelState, ServiceKey
 from lvsagent.ipc import (
@@ -44,6 +45,7 @@ from lvsagent.ipc import (
     Statistics,
 )
 from lvsapi.model import IPAddress, ObjectKey, Problem, Protocol, Resolved
+from lvsapi.status import Reason
 
 ACTIVE = "Active"
 BACKUP = "Backup"
@@ -306,9 +308,14 @@ def problems_of_pass(
         for owner in _owners(failure.op, owners, by_address, resolved):
             found.setdefault(
                 (owner, ""),
-                Problem(key=owner, condition=CONDITION, reason=PROGRAMMING_FAILED, message=failure.message),
+                Problem(key=owner, condition=CONDITION, reason=_reason(failure), message=failure.message),
             )
     return tuple(found.values())
+
+
+def _reason(failure: OperationFailed) -> str:
+    lacking = failure.reason in (Failure.NO_SUCH_SCHEDULER, Failure.NO_IPVS)
+    return Reason.KERNEL_UNSUPPORTED if lacking else PROGRAMMING_FAILED
 
 
 _Port = tuple[IPAddress, Protocol | None, int]

@@ -210,6 +210,7 @@ class App:
             adopt=adopt,
             passed=self._passed,
             transition=self._transition,
+            prepare=self._prepare,
         )
 
     def _wake(self) -> None:

@@ -74,6 +74,8 @@ class Loop:
     passed: Callable[[Snapshot], None] = lambda _: None
     """Called after each pass that knew something."""
     transition: Callable[[ipc.StateChanged, Resolved], None] = lambda _, __: None
+    prepare: Callable[[], None] = lambda: None
+    """Called when the kernel can be programmed at last: only now it has all settings. Blocking."""
     guard: Guard | None = None
     health: Keeper | None = None
     have: KernelState | None = None
@@ -244,6 +246,7 @@ class Loop:
             return False
         if not self.view.kernel_supported:
             _log.info("the kernel can be programmed now")
+            await self.worker.call(self.prepare)
         self.view.kernel_supported = True
         if self.guard is not None:
             self.guard.noticed(before, self.have, self.owned)
