@@ -324,3 +324,19 @@ def test_datagrams_are_answered_refused_or_not_understood(world: World) -> None:
     assert world.ask(udp, CHECK) == Answer(ok=True), "without a payload a ping of the address is all"
     world.off_lo("web1")
     assert "does not accept 10.0.0.200" in world.ask(udp, check).reason
+
+
+WITHOUT = """
+import asyncio
+from tests.net.test_path_net import CHECK, target
+from lvsagent.checks.path import Paths
+print(asyncio.run(Paths().check(CHECK, target())))
+"""
+
+
+def test_without_the_capability_nothing_is_said_about_the_backend(world: World) -> None:
+    bare = ["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw", sys.executable, "-c", WITHOUT]
+    said = world.lan.run("dr1", bare)
+    assert "ok=False" in said
+    assert "ours=True" in said
+    assert "give lvs-agent the capability NET_RAW" in said
