@@ -49,10 +49,11 @@ class Story:
         self.rig = Rig(folder, ASKED)
         self.events: list[tuple[str, str]] = []
         self.asks = Asks()
-        self.woken = 0
+        self.woken = self.hurried = 0
         self.keeper = Keeper(
             view=self.rig.loop.view,
             wake=self._wake,
+            hurry=self._hurry,
             event=lambda key, kind, reason, text: self.events.append((reason, text)),
             asks=self.asks,
         )
@@ -60,6 +61,9 @@ class Story:
 
     def _wake(self) -> None:
         self.woken += 1
+
+    def _hurry(self) -> None:
+        self.hurried += 1
 
     def hear(self, backend: str, up: bool, reason: str = "") -> None:
         (name,) = (target.name for target in self.asks.wishes[-1] if f" {backend}:" in target.name)
@@ -109,7 +113,7 @@ def test_a_verdict_wakes_the_loop_and_its_pass_programs_the_weight(
         assert story.weights == {FIRST: 1, SECOND: 1}
         story.hear(FIRST, False, "TCP: refused")
         story.hear(FIRST, False, "TCP: refused")
-        assert story.woken == 1
+        assert (story.woken, story.hurried) == (0, 1), "what fails does not wait"
         await story.rig.turn()
         assert story.weights == {FIRST: 0, SECOND: 1}
         assert story.events == [], "a node that is not Active posts nothing"
@@ -132,6 +136,7 @@ def test_the_active_node_posts_events_and_refuses_when_nobody_is_left(tmp_path: 
         assert "TCP: refused" in story.events[0][1]
         assert any(isinstance(op, AddRefusal) for op in story.rig.kernel.applied)
         story.hear(FIRST, True)
+        assert story.woken == 1
         await story.rig.turn()
         assert [reason for reason, _ in story.events[3:]] == ["BackendUp", "QuorumReached"]
         assert any(isinstance(op, DeleteRefusal) for op in story.rig.kernel.applied)

@@ -115,7 +115,7 @@ class App:
                 log_format=settings.log_format,
                 peer=self.election.peer,
             )
-        self.health = Keeper(view=self.view, wake=self._wake, event=self._event)
+        self.health = Keeper(view=self.view, wake=self._wake, hurry=self._hurry, event=self._event)
         self.checks = Checks(verdict=self._verdict, allow_exec=not self.client, log_format=settings.log_format)
         self.view.checks = self.checks.state
         self.health.asks = self.checks
@@ -215,6 +215,9 @@ class App:
 
     def _wake(self) -> None:
         self.loop.wake()
+
+    def _hurry(self) -> None:
+        self.loop.hurry()
 
     def _event(self, key: ObjectKey, kind: str, reason: str, message: str) -> None:
         if self.status is not None:

@@ -33,6 +33,8 @@ class Keeper:
 
     view: View
     wake: Callable[[], None]
+    hurry: Callable[[], None] | None = None
+    """As ``wake``, for a backend that must get no more clients. None: ``wake`` is quick enough."""
     event: Event = lambda *_: None
     asks: Asks | None = None
     """None: nobody asks, and everything that is asked for stays as it is taken for."""
@@ -55,7 +57,7 @@ class Keeper:
             )
             self._tell(change.owner, change.up, "BackendUp" if change.up else "BackendDown", line, change.reason)
         if self.watch.news != news:
-            self.wake()
+            (self.wake if verdict.up or self.hurry is None else self.hurry)()
 
     def over(self, resolved: Resolved, facts: NodeFacts, tables: Mapping[ServiceKey, Service], now: float) -> Resolved:
         """``resolved`` with the weights that follow from what is known; the checkers are told what to ask.

@@ -105,11 +105,15 @@ class Loop:
         """Something changed: look soon."""
         self._event.set()
 
+    def hurry(self) -> None:
+        """Something changed for which nothing else is waited for."""
+        self._urgent = True
+        self.wake()
+
     def stirred(self) -> None:
         """Somebody else changed something: read everything anew."""
         self._next_read = 0.0
-        self._urgent = True
-        self.wake()
+        self.hurry()
 
     def heard(self, message: ipc.Message) -> None:
         """The election said something."""
