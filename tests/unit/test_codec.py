@@ -7,6 +7,7 @@ from ipaddress import ip_address
 import pytest
 
 from lvsagent.core.codec import CodecError, from_json, to_json
+from lvsapi.health import CheckType, Health, HealthCheck, WhenEmpty
 from lvsapi.ipvs import (
     UNLIMITED,
     ConnectionLimits,
@@ -33,6 +34,18 @@ pytestmark = pytest.mark.unit
 GUE = Tunnel(type=TunnelType.GUE, port=6080, checksum=TunnelChecksum.REMCSUM)
 FULL = snapshot(
     virtual_service(assigned=assignment(), addresses=["10.0.0.1", "fd00::1"], ports=[80, 443], vrid=7, scheduler="wlc"),
+    virtual_service(
+        "asked",
+        real_servers=["10.0.0.8"],
+        health=Health(
+            checks=(
+                HealthCheck(type=CheckType.UDP, payload=b"\0\xff", expect=b"x", statuses=((200, 200), (300, 399))),
+            ),
+            quorum=2,
+            when_empty=WhenEmpty.SORRY,
+        ),
+        sorry_server=RealServer(address=ip_address("10.0.0.7")),
+    ),
     virtual_service("far", real_servers=["10.0.0.9"], namespace="other"),
     virtual_service("all", all_ports=True, limits=ConnectionLimits(upper=9, lower=3), scheduler_flags=()),
     virtual_service(
