@@ -205,7 +205,8 @@ def load(lan: Lan, folder: Path, start: Callable[[], Program], seconds: float) -
     late = [max(0.0, 1000 * (gap - INTERVAL)) for gap in gaps]
     if len(moments) < TARGETS * 0.95 or not late:
         raise BenchError(f"{len(moments)} of {TARGETS} backends were asked")
-    return Load(100 * used / took, resident, late, sum(map(len, moments.values())) / took)
+    asked = sorted(moment for times in moments.values() for moment in times)
+    return Load(100 * used / took, resident, late, len(asked) / (asked[-1] - asked[0]))
 
 
 def syn_times(data: bytes) -> dict[bytes, list[float]]:
