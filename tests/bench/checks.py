@@ -22,6 +22,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+from lvsagent.checks.limits import NICE
 from lvsagent.checks.lines import TargetsWriter, decode
 from lvsagent.checks.messages import Target, Targets, Verdict
 from lvsapi.health import CheckType, HealthCheck
@@ -44,6 +45,14 @@ SETTLE_SECONDS: Final = 25.0
 """keepalived logs two lines a backend while it starts."""
 GUEST_SECONDS: Final = 420.0
 RESULT: Final = "RESULT "
+SLEEPER: Final = """
+import sys, time
+due, end = time.monotonic(), time.monotonic() + float(sys.argv[1])
+while due < end:
+    due += 0.01
+    time.sleep(max(0, due - time.monotonic()))
+    print(max(0, 1000 * (time.monotonic() - due)))
+"""
 
 NGINX: Final = """
 daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log /dev/null;
@@ -61,6 +70,8 @@ class Load:
     late_ms: list[float]
     """By how much a question came later than an interval after the one before, at the backend."""
     asked_per_second: float
+    idle_late_ms: list[float]
+    """Of a process that only sleeps, meanwhile: what this machine does to any of that niceness."""
 
 
 @dataclass(slots=True)
@@ -191,11 +202,14 @@ def load(lan: Lan, folder: Path, start: Callable[[], Program], seconds: float) -
         syn = f"tcp[tcpflags] & (tcp-syn|tcp-ack) == tcp-syn and dst port {PORT}"
         argv = ["tcpdump", "-i", "eth0", "-n", "-s", "64", "-B", "65536", "-Z", "root", "-w", str(capture), syn]
         tcpdump = lan.popen("web", argv, log=folder / "tcpdump.log")
+        sleeping = [sys.executable, "-c", SLEEPER, str(seconds)]
+        sleeper = subprocess.Popen(sleeping, stdout=subprocess.PIPE, preexec_fn=lambda: os.nice(NICE) and None)
         time.sleep(1.0)
         begin, used = time.monotonic(), program.cpu_seconds()
         time.sleep(seconds)
         took, used = time.monotonic() - begin, program.cpu_seconds() - used
         resident = program.resident_mib()
+        idle = [float(word) for word in sleeper.communicate(timeout=60)[0].split()]
         tcpdump.terminate()
         tcpdump.wait(20)
     finally:
@@ -206,7 +220,7 @@ def load(lan: Lan, folder: Path, start: Callable[[], Program], seconds: float) -
     if len(moments) < TARGETS * 0.95 or not late:
         raise BenchError(f"{len(moments)} of {TARGETS} backends were asked")
     asked = sorted(moment for times in moments.values() for moment in times)
-    return Load(100 * used / took, resident, late, len(asked) / (asked[-1] - asked[0]))
+    return Load(100 * used / took, resident, late, len(asked) / (asked[-1] - asked[0]), idle)
 
 
 def syn_times(data: bytes) -> dict[bytes, list[float]]:
@@ -326,6 +340,7 @@ def _figures(found: Found, context: Context, suffix: str, *, whole: bool) -> Ite
 
     def figure(name: str, title: str, unit: str, of: Callable[[Load], list[float]], **more: Any) -> Figure:
         anchor = Summary(who, tuple(of(theirs))) if theirs else None
+        idle = Summary("sleeping", tuple(ours.idle_late_ms))
         return Figure(
             name=f"checks-{name}{suffix}",
             title=f"{about}: {title}",
@@ -333,7 +348,8 @@ def _figures(found: Found, context: Context, suffix: str, *, whole: bool) -> Ite
             ours=Summary("ours", tuple(of(ours))),
             anchor=anchor,
             notes=f"{found.kernel}; questions a second {ours.asked_per_second:.0f}"
-            + (f", keepalived {theirs.asked_per_second:.0f}" if theirs else ""),
+            + (f", keepalived {theirs.asked_per_second:.0f}" if theirs else "")
+            + f"; beside ours a process that only sleeps was late by {idle.p99:.0f} ms (p99), {idle.max:.0f} ms (max)",
             **more,
         )
 
