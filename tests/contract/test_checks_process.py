@@ -145,7 +145,7 @@ def test_a_process_that_dies_is_started_again_and_the_verdicts_stay_meanwhile() 
                 assert checks.state.restarts == 1
                 server.close()
                 await heard.wait(lambda verdict: not verdict.up)
-                assert all(verdict.up for _, verdict in heard.verdicts[1:-1])
+                assert all(verdict.up and verdict.known for _, verdict in heard.verdicts[1:-1])
 
     asyncio.run(scenario())
 

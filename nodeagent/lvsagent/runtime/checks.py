@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lvsagent.checks.lines import LineError, TargetsWriter, decode
 from lvsagent.checks.messages import Statistics, Target, Targets, Verdict
@@ -140,16 +140,10 @@ class Checks:
     async def _send(self, pipe: asyncio.StreamWriter) -> None:
         """The wish now, and whenever it changes."""
         writer = TargetsWriter()
-        # What was found out before goes on until it is asked again.
-        before = {name: verdict.up for name, verdict in self._last.items()}
         with contextlib.suppress(OSError):  # it died; whoever waits for it says so
             while True:
                 self._changed.clear()
-                targets = self._targets
-                if before:
-                    targets = tuple(replace(target, up=before.get(target.name, target.up)) for target in targets)
-                pipe.write(writer.encode(Targets(generation=self._generation, targets=targets)))
-                before = {}
+                pipe.write(writer.encode(Targets(generation=self._generation, targets=self._targets)))
                 await pipe.drain()
                 await self._changed.wait()
 
