@@ -51,7 +51,7 @@ clauses: $(READY) ## break a copy of the code at every clause of RFC 9568: a tes
 fuzz: $(READY) ## five million damaged adverts for the decoder, on all cores (a minute or two)
 	$(PY) -m tests.fuzz.vrrp $(ARGS)
 
-bench: $(READY) ## the election beside keepalived, figures to build/bench.json; 14 min, 2 min with ARGS=--quick
+bench: $(READY) ## the election beside keepalived, figures to build/bench.json; 18 min, 6 min with ARGS=--quick
 	$(PY) -m tests.bench $(ARGS)
 
 image: $(READY) ## the images, by Docker or buildah
