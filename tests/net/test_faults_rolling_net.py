@@ -243,7 +243,7 @@ class Held:
 
 @pytest.fixture
 def update(tmp_path: Path) -> Iterator[Update]:
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = max(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 20_000)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with Lan() as lan:
         made = Update(lan, tmp_path)

@@ -11,11 +11,13 @@ from ipaddress import ip_address
 
 import pytest
 
+from lvsagent.adapters.kernel import Kernel
 from lvsagent.adapters.loops import Guarded
 from lvsagent.core.diff import Owned
-from lvsagent.core.loops import loop_guard, ours
+from lvsagent.core.loops import LoopGuard, loop_guard, ours
 from lvsagent.core.plan import plan
-from lvsapi.model import Resolved
+from lvsagent.core.state import Destination, ForwardMethod, Service, ServiceKey
+from lvsapi.model import Protocol, Resolved
 from tests.net.lan import Lan
 from tests.net.pods import PodLan
 from tests.net.test_affinity_net import Held
@@ -23,6 +25,7 @@ from tests.net.test_data_path_net import PORT, VIP, resolved
 
 pytestmark = pytest.mark.net
 NUMBER = 80
+METHODS = (ForwardMethod.MASQUERADE, ForwardMethod.DIRECT_ROUTE)
 
 NOTHING = Resolved(servers=(), routers=(), problems=())
 
@@ -237,3 +240,23 @@ def test_a_second_time_nothing_is_written_what_is_taken_is_put_back_and_all_of_i
     guard(pods, "n1", NOTHING)
     assert everything() == before
     run("n1", ["nft", "delete table inet lvs-dr-loops-of-somebody"])
+
+
+def test_a_thousand_services_are_guarded_in_little_time_and_then_nothing_is_written(kernel: Kernel) -> None:
+    keys = [ServiceKey(ip_address(f"10.77.{n // 250}.{n % 250 + 1}"), Protocol.TCP, 80) for n in range(1000)]
+    backends = [Destination(ip_address(f"10.244.0.{n + 1}"), 8080, METHODS[n % 2], 1) for n in range(10)]
+    tables = {key: Service(key=key, scheduler="mh", flags=0x18, destinations=tuple(backends)) for key in keys}
+    peers = frozenset({ip_address("10.0.0.22")})
+    begin = time.monotonic()
+    wish = loop_guard(tables, (), peers, ())
+    planned = time.monotonic() - begin
+    done = kernel.guard_loops(wish, {})
+    seconds = time.monotonic() - begin
+    print(f"{done.changes} changes in {seconds:.2f} s, of which {planned:.3f} s to plan them")
+    assert done.errors == ()
+    assert planned <= 1
+    assert seconds <= 10
+    assert kernel.guard_loops(loop_guard(tables, (), peers, done.there.keys()), done.there).changes == 0
+    assert ours(kernel.read().services.values()) == wish.services
+    assert kernel.guard_loops(LoopGuard(), done.there).there == {}
+    assert kernel.read().services == {}

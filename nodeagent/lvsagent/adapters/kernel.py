@@ -16,9 +16,12 @@ from lvsagent.adapters.procfs import Sysctls
 from lvsagent.core.brakes import held_back
 from lvsagent.core.diff import AddLoopback, DeleteLoopback, IpvsOp, Op, RuleOp, SetSysctl, SyncOp
 from lvsagent.core.failure import OperationFailed, Reason
-from lvsagent.core.loops import LoopGuard, Standing, steps
+from lvsagent.core.loops import LoopGuard, Standing, ours, steps
 from lvsagent.core.state import KernelState, NodeFacts, Service, ServiceKey
 from lvsagent.core.sysctl import OCCASIONAL, REQUIRED
+
+FEW_SERVICES = 20
+"""Up to here services are read back one by one; above, one dump is cheaper when most of them were touched."""
 
 
 class Kernel:
@@ -127,12 +130,16 @@ class Kernel:
             self._loops = Loops()
         ops = steps(wish, there)
         failures = self.apply(ops)
+        touched = {op.service for op in ops if isinstance(op, IpvsOp)}
         after = dict(there)
-        for key in {op.service: None for op in ops if isinstance(op, IpvsOp)}:
-            after.pop(key, None)
-            service = self.ipvs.read_service(key)
-            if service:
-                after[key] = service
+        if len(touched) > FEW_SERVICES:
+            after = dict(ours(self.ipvs.read().values()))
+        else:
+            for key in touched:
+                after.pop(key, None)
+                service = self.ipvs.read_service(key)
+                if service:
+                    after[key] = service
         written, refused = self._loops.mark(wish)
         errors = (*(failure.message for failure in failures), *refused)
         return Guarded(changes=len(ops) + written, errors=errors, there=after)

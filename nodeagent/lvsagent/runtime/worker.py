@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 from lvsagent.adapters.clients import Made
 from lvsagent.adapters.culprits import culprit
+from lvsagent.adapters.kernel import FEW_SERVICES
 from lvsagent.adapters.loops import Guarded
 from lvsagent.adapters.statefile import StateFiles
 from lvsagent.core.clients import ClientPaths
@@ -20,9 +21,6 @@ from lvsagent.core.state import KernelState, NodeFacts
 from lvsapi.model import IPAddress
 
 T = TypeVar("T")
-
-FEW_SERVICES = 20
-"""Up to here services are read back one by one; above, one dump is cheaper when most of them were touched."""
 
 
 class KernelPort(Protocol):
