@@ -5,6 +5,7 @@ Not part of the suite, whose cluster has kube-proxy in nftables mode: ``python -
 
 import json
 import os
+import time
 
 import pytest
 
@@ -24,16 +25,18 @@ def test_kube_proxy_runs_in_the_mode_that_was_asked_for(world: World) -> None:
 
 @pytest.mark.parametrize("scheduler", ["rr", "wlc", "sh", "mh"])
 def test_new_connections_are_spread_with_each_scheduler_and_held_ones_live_on(world: World, scheduler: str) -> None:
-    patch = json.dumps({"spec": {"scheduler": scheduler, "schedulerFlags": None}})
+    flags = ["sh-port", "sh-fallback"] if scheduler == "sh" else None  # else one client is one pod's
+    patch = json.dumps({"spec": {"scheduler": scheduler, "schedulerFlags": flags}})
     world.cluster.kubectl("patch", "lvsvs", "web", "--type=merge", "--patch", patch)
     assert wait_for(lambda: all(scheduler in kinds(world, node) for node in world.cluster.nodes), 30.0)
     assert wait_for(lambda: serving(world) if scheduler == "mh" else bool(world.holders(VIP)), 60.0)
+    time.sleep(2.0)  # connections of the last scheduler's load have ended everywhere
     with world.load(TARGET, hold=60, duration=12.0) as load:
         assert load.wait_until(lambda told: told["held"] == 60, 20.0), load.progress
         report = load.wait(40.0)
     spread = distribution(report.attempts)
     bad = failures(report.attempts, 0.0, report.ended)
-    print(f"{MODE}, {scheduler}: {bad.count} of {bad.of} new connections failed, {spread}")
+    print(f"{MODE}, {scheduler}: {bad.count} of {bad.of} new connections failed {dict(bad.reasons)}, {spread}")
     assert set(spread) == set(world.ready_pods("app=web"))
     assert bad.count == 0
     assert translated(report) == 0
