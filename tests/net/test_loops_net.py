@@ -20,6 +20,7 @@ from lvsagent.core.state import Destination, ForwardMethod, Service, ServiceKey
 from lvsapi.model import Protocol, Resolved
 from tests.net.lan import Lan
 from tests.net.pods import PodLan
+from tests.net.tables import command
 from tests.net.test_affinity_net import Held
 from tests.net.test_data_path_net import PORT, VIP, resolved
 
@@ -260,3 +261,16 @@ def test_a_thousand_services_are_guarded_in_little_time_and_then_nothing_is_writ
     assert ours(kernel.read().services.values()) == wish.services
     assert kernel.guard_loops(LoopGuard(), done.there).there == {}
     assert kernel.read().services == {}
+
+
+def test_services_of_ipv6_and_udp_have_marks_too(kernel: Kernel) -> None:
+    key = ServiceKey(ip_address("fd00::200"), Protocol.UDP, 53)
+    backends = [Destination(ip_address(f"fd00:{k}::11"), 8053, METHODS[k - 1], 1) for k in (1, 2)]
+    table = Service(key=key, scheduler="mh", flags=0x18, destinations=tuple(backends))
+    command("ip", "neigh", "add", "fd00::22", "lladdr", "02:00:00:00:00:22", "dev", "eth0")
+    wish = loop_guard({key: table}, (), frozenset({ip_address("fd00::22")}), ())
+    assert kernel.guard_loops(wish, {}).errors == ()
+    listing = command("nft", "list", "table", "inet", "lvs-dr-loops")
+    assert "fd00::200 . udp . 53 : 0x" in listing
+    assert "elements = { 02:00:00:00:00:22 }" in listing
+    assert ours(kernel.read().services.values()) == wish.services

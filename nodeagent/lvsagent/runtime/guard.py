@@ -71,6 +71,8 @@ class Guard:
     """What they follow from."""
     _loops: LoopGuard | None = None
     """As wanted last; None: nothing by this process, what stands stays."""
+    _loops_of: tuple[object, ...] = ()
+    """What it follows from, and what then stood."""
     _standing: Standing = field(default_factory=dict)
     """Services of the loop guard, as last read."""
 
@@ -161,11 +163,15 @@ class Guard:
         own = {address.ip for interface in facts.interfaces for address in interface.addresses}
         nodes = self.view.claims.about.nodes
         peers = frozenset(ip_address(a) for node in nodes if node.name != self.view.node for a in node.addresses) - own
-        wish = loop_guard(self.view.plan.state.services, own, peers, self._standing.keys())
+        reasons = (self.view.plan.state.services, own, peers)
+        if (*reasons, self._standing) == self._loops_of:
+            return
+        wish = loop_guard(*reasons, self._standing.keys())
         if wish != self._loops or steps(wish, self._standing):
             self._loops = wish
             with contextlib.suppress(OSError):
                 await self._guard_loops(wish)
+        self._loops_of = (*reasons, self._standing)
 
     async def _guard_loops(self, wish: LoopGuard) -> None:
         done = await self.worker.guard_loops(wish, self._standing)
