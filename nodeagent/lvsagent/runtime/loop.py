@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from lvsagent import ipc
 from lvsagent.core import agent as decide
@@ -18,6 +17,7 @@ from lvsagent.core.state import KernelState, NodeFacts
 from lvsagent.runtime.guard import Guard
 from lvsagent.runtime.health import Keeper
 from lvsagent.runtime.logs import Throttle
+from lvsagent.runtime.ports import Election, Source
 from lvsagent.runtime.view import View
 from lvsagent.runtime.worker import Worker
 from lvsapi.assign import assign, with_assignments
@@ -39,23 +39,6 @@ UNSUPPORTED = Reason.KERNEL_UNSUPPORTED
 MOST_LINES = 10
 
 _log = logging.getLogger(__name__)
-
-
-class Source(Protocol):
-    """Where objects come from: ``adapters.kubesource`` or ``adapters.manifests``."""
-
-    @property
-    def synced(self) -> bool: ...
-    @property
-    def problems(self) -> tuple[Problem, ...]: ...
-    def snapshot(self) -> Snapshot | None: ...
-    def expire(self) -> None: ...
-
-
-class Election(Protocol):
-    """What the loop needs of ``adapters.electionclient``."""
-
-    def configure(self, wish: ipc.Configure) -> None: ...
 
 
 @dataclass(slots=True, kw_only=True)
