@@ -55,7 +55,7 @@ while due < end:
 """
 
 NGINX: Final = """
-daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log /dev/null;
+daemon off; master_process off; pid {folder}/nginx.pid; error_log /dev/null;
 events {{ worker_connections 1024; multi_accept on; }}
 http {{ access_log off; server {{ listen {port} backlog=4096; return 204; }} }}
 """
