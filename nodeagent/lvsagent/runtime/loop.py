@@ -28,7 +28,7 @@ from lvsapi.status import Reason
 DEBOUNCE_SECONDS = 0.01
 SHARE = 0.03
 """Of a core for passes that nothing urgent asks for: endpoints that change all the time are looked at together."""
-LONGEST_REST = 0.5
+LONGEST_REST = 0.1
 """Seconds between two such passes at most, however long they take."""
 POLL_SECONDS = 5.0
 """The kernel is read anew at least so often; ``runtime.guard`` notices most of what others change much sooner."""
@@ -115,8 +115,8 @@ class Loop:
         elif isinstance(message, ipc.Liveness):
             for node, standing in changes(self.view.claims.liveness, message).items():
                 _log.warning("the standing of a node has changed", extra={"peer": node, "standing": standing})
-            self._urgent = True
         if self.view.claims.heard(message):
+            self._urgent = self._urgent or not isinstance(message, ipc.Statistics)
             self.wake()
 
     def connection(self, connected: bool) -> None:
