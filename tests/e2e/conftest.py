@@ -28,6 +28,7 @@ LONELY = "192.168.139.125"
 # What needs a whole cluster goes first, what leaves a wound later, what takes all away last.
 ORDER = (
     "test_main_job",
+    "kube_proxy_modes",
     "test_refusals",
     "test_endpoints",
     "test_processes",
