@@ -140,6 +140,8 @@ class VirtualService:
     """From status; None until somebody has decided."""
     external_traffic_policy: TrafficPolicy | None = None
     """None: the Service's."""
+    drain_seconds: int | None = None
+    """How long an endpoint without new connections keeps those that it has. None: until Kubernetes removes it."""
     failover_from: str = ""
     """Annotation ``lvsdr.io/failover-from``: a node that shall be Active only if no other can."""
 
@@ -300,6 +302,7 @@ class VirtualServer:
     one_packet: bool = False
     local: bool = False
     """externalTrafficPolicy Local: every node knows its own pods only."""
+    drain_seconds: int | None = None
     health: Health = NO_HEALTH
     sorry: Backend | None = None
     """Takes the place of all others when ``health`` says so."""

@@ -26,6 +26,7 @@ from lvsapi.parse_ipvs import (
 )
 from lvsapi.parse_kube import parse_endpoint_slice, parse_node, parse_service
 from lvsapi.rules import (
+    DRAIN_SECONDS,
     LABEL_RULE,
     MAX_ADDRESSES,
     MAX_PORT,
@@ -70,6 +71,9 @@ def parse_virtual_service(obj: Mapping[str, object], *, standalone: bool = False
     service = _service(spec)
     real_servers = _real_servers(spec)
     policy = _policy(spec)
+    drain = spec.integer("drainSeconds", *DRAIN_SECONDS)
+    if drain is not None and real_servers:
+        spec.refuse("drainSeconds", drain, "goes with serviceRef: give a real server weight 0 instead; remove it")
     check_forwarding(spec, forwarding, real_servers)
     if one_packet:
         check_one_packet(spec, ports, forwarding, real_servers)
@@ -101,6 +105,7 @@ def parse_virtual_service(obj: Mapping[str, object], *, standalone: bool = False
         sorry_server=sorry,
         virtual_router_id=vrid,
         external_traffic_policy=policy,
+        drain_seconds=drain,
         assigned=_assigned(top.raw("status")),
         failover_from=_annotation(metadata, names.FAILOVER_FROM),
     )

@@ -77,6 +77,7 @@ def resolve(snapshot: Snapshot) -> Resolved:
                     backends=backends[address.version],
                     missing=missing,
                     local=look.local(item),
+                    drain_seconds=item.drain_seconds,
                     health=item.health,
                     sorry=_sorry(item, address, ports),
                 )

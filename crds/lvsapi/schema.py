@@ -108,6 +108,11 @@ def _spec() -> Schema:
             "description": "Local: the Active node gives connections to its own pods only, and nodes without ready "
             "ones are Active only if no other can. Default: the Service's.",
         },
+        "drainSeconds": integer(
+            *rules.DRAIN_SECONDS,
+            "An endpoint that gets no new connections keeps those that it has for so long. Default: until Kubernetes "
+            "removes it.",
+        ),
         **ipvs_parts(),
         **health_parts(),
         "virtualRouterID": integer(1, 255, "Virtual Router ID (RFC 9568). Default: one of the class's range."),
@@ -115,6 +120,11 @@ def _spec() -> Schema:
     }
     checks = [
         rule_of("has(self.serviceRef) != has(self.realServers)", "needs either serviceRef or realServers, not both"),
+        rule_of(
+            "!has(self.realServers) || !has(self.drainSeconds)",
+            "drainSeconds goes with serviceRef: give a real server weight 0 instead; remove it",
+            ".drainSeconds",
+        ),
         rule_of(
             "!has(self.realServers) || !has(self.externalTrafficPolicy)",
             "externalTrafficPolicy goes with serviceRef: no node runs a real server; remove it",

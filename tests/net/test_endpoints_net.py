@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from lvsagent.core.drains import Drains
 from lvsapi.ipvs import Persistence
 from lvsapi.model import Endpoint, Resolved
 from lvsapi.resolve import resolve
@@ -123,3 +124,18 @@ def test_a_client_with_persistence_leaves_a_backend_that_drains(pods: PodLan) ->
     assert all(connection.lives() for connection in first)
     program(pods, objects(pod(1), pod(2), pod(3)))
     assert pods.lan.run("n1", ["cat", "/proc/sys/net/ipv4/vs/expire_quiescent_template"]).strip() == "0"
+
+
+def test_who_has_drained_for_long_enough_goes_on_every_node_and_its_clients_know(pods: PodLan) -> None:
+    held = [connection for connection in opened(pods) if connection.pod == "p3"]
+    what = objects(pod(1), pod(2), pod(3, LEAVING), drain_seconds=10)
+    drains = {name: Drains() for name in pods.nodes}
+    for now, lives in ((100.0, True), (109.0, True), (110.0, False)):
+        for name in pods.nodes:
+            with pods.kernel(name) as kernel:
+                tables = kernel.read().services
+            pods.program(name, drains[name].over(what, now, tables))
+        assert {connection.lives() for connection in held} == {lives}
+    # An agent that was started anew does not count anew.
+    with pods.kernel("n1") as kernel:
+        assert len(Drains().over(what, 111.0, kernel.read().services).servers[0].backends) == 2

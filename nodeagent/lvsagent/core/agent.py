@@ -31,6 +31,7 @@ from lvsagent.core.diff import (
 )
 from lvsagent.core.failure import OperationFailed
 from lvsagent.core.failure import Reason as Failure
+from lvsagent.core.hold import Hold
 from lvsagent.core.plan import CONDITION
 from lvsagent.core.state import KernelState, ServiceKey
 from lvsagent.ipc import (
@@ -103,6 +104,13 @@ def offered(
         addresses = tuple(address for address in router.addresses if address_of(address) in fit)
         wish.append(replace(router, addresses=addresses or router.addresses, ready=bool(addresses)))
     return tuple(wish)
+
+
+def returning(hold: Hold | None, claims: "Claims", resolved: Resolved, others: Iterable[str], now: float) -> bool:
+    """Whether this node just came back, and ``others`` may have to tell it of connections first."""
+    if hold is None or hold.done or not any(server.alike for server in resolved.servers):
+        return False
+    return hold.holds(now, set(others) - set(claims.liveness.silent), claims.taking_part)
 
 
 def standing_aside(routers: Iterable[RouterConfig]) -> tuple[RouterConfig, ...]:

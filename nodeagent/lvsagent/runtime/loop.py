@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from lvsagent import ipc
 from lvsagent.core import agent as decide
 from lvsagent.core.diff import Difference, Op, Owned, diff
+from lvsagent.core.drains import Drains
 from lvsagent.core.failure import OperationFailed
 from lvsagent.core.liveness import Overlay, Suspects, changes, peers
 from lvsagent.core.plan import CONDITION, plan
@@ -76,6 +77,7 @@ class Loop:
     _rested: float = 0.0
     """From when on the next pass that is not urgent may begin."""
     _overlay: Overlay = field(default_factory=Overlay)
+    _drains: Drains = field(default_factory=Drains)
     _peers: tuple[ipc.PeerNode, ...] = ()
     _adopted: bool | None = None
     """Tables of ours stood before this process did; None: the kernel was not read yet."""
@@ -171,7 +173,7 @@ class Loop:
         self.wake()
 
     def _timeout(self, now: float) -> float:
-        moments = [self._next_read, self._retry, self.view.claims.waits_until()]
+        moments = [self._next_read, self._retry, self.view.claims.waits_until(), self._drains.until]
         moments.append(self.view.hold.until if self.view.hold is not None else None)
         if self._lost is not None:
             moments.append(self._lost + ELECTION_GRACE_SECONDS)
@@ -196,7 +198,7 @@ class Loop:
         if self._adopted is None:
             self._adopted = bool(self.owned.services & self.have.services.keys())
         suspects = Suspects.of(self.view.claims.liveness, self._peers, self.view.node)
-        resolved = self.view.resolved
+        resolved = self._drains.over(self.view.resolved, now, self.have.services)
         if self.health is not None:
             resolved = self.health.over(resolved, self.facts, self.have.services, now)
         resolved = self._overlay.over(resolved, suspects)
@@ -330,30 +332,21 @@ class Loop:
         about = decide.About(node=self.view.node, serving=self._serving, nodes=self._peers, healthy=self._healthy)
         previous = claims.wish or ()
         offered = decide.offered(routers, complete, decide.standing(want, self.have), before)
-        if decide.addresses_of(offered) and self._stands_aside(now):
+        others = {peer.name for peer in self._peers} - {self.view.node}
+        fit = bool(decide.addresses_of(offered))
+        aside = fit and decide.returning(self.view.hold, claims, self.view.resolved, others, now)
+        if aside:
             offered = decide.standing_aside(offered)
         wish = claims.tell(offered, now, about)
         if wish is not None:
             self.election.configure(wish)
-            if self.guard is not None:
+            if self.guard is not None and not aside:
                 self.guard.told(wish, previous, incomplete)
             ready = sum(router.ready for router in wish.routers)
             _log.info(
                 "the election was told",
                 extra={"generation": wish.generation, "routers": len(wish.routers), "ready": ready},
             )
-
-    def _stands_aside(self, now: float) -> bool:
-        """Whether this node just came back and others may have to tell it of connections (``core.hold``)."""
-        hold = self.view.hold
-        if hold is None or hold.done or not any(server.alike for server in self.view.resolved.servers):
-            return False
-        claims = self.view.claims
-        others = {peer.name for peer in self._peers} - {self.view.node, *claims.liveness.silent}
-        begun, holds = hold.until is not None, hold.holds(now, others, claims.taking_part)
-        if holds and not begun:
-            _log.info("the tables are there; waiting to hear of connections first", extra={"nodes": len(others)})
-        return holds
 
     def _conclude(
         self, planned: tuple[Problem, ...], difference: Difference, failures: tuple[OperationFailed, ...]
