@@ -129,7 +129,7 @@ class Agents:
         """A pass of these nodes (of every node), and what its agent then knows."""
         laid = Overlay().over(what, Suspects(names=frozenset({suspecting} - {""})))
         for node in names or self.pods.nodes:
-            self.pods.program(node, laid)
+            self.views[node].actual = self.pods.program(node, laid)
             with self.pods.kernel(node) as kernel:
                 planned = plan(laid, kernel.facts(), frozenset())
             self.views[node].resolved, self.views[node].plan = what, planned
@@ -327,7 +327,7 @@ def test_many_connections_outlive_crash_planned_hand_over_and_return(agents: Age
     if added:
         agents.program(after)
         agents.settle(lambda: agents.counted("written") > 0)
-        time.sleep(1.5)  # the second look after a change
+        time.sleep(4.5)  # the last look after a change: told once more meanwhile, n1 would have nothing to write
     lost = {}
     pods.lan.unplug("n1")
     pods.hold("n2", VIP)

@@ -117,7 +117,8 @@ class Affinity(asyncio.DatagramProtocol):
             self._transport = await self._open()
         self._keys.refresh(now)
         self._proofs.use(self._keys.ring(proof.KEY), now)
-        plan = self._view.plan
+        # Not before the kernel has the first tables: an entry for a destination that is not there belongs to nobody.
+        plan = self._view.plan if self._view.actual is not None else None
         if plan is not None and plan is not self._plan:
             self._plan = plan
             meant = unsuspected(plan.state.services, self._view.resolved)
