@@ -85,7 +85,10 @@ def test_the_alerts_use_only_metrics_labels_and_states_that_operator_and_agents_
     root = FOLDER.parents[1]
     exported = "\n".join(
         (root / path).read_text()
-        for path in ("nodeagent/lvsagent/adapters/metrics.py", "operator/lvsoperator/adapters/metrics.py")
+        for path in (
+            *("nodeagent/lvsagent/adapters/metrics.py", "nodeagent/lvsagent/adapters/metrics_health.py"),
+            "operator/lvsoperator/adapters/metrics.py",
+        )
     )
     expressions = "\n".join(rule["expr"] for group in GROUPS for rule in group["rules"])
     for name in set(re.findall(r"lvs_[a-z_]+", expressions)):
