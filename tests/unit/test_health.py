@@ -151,6 +151,15 @@ def test_a_failure_may_take_the_backend_out_of_the_table() -> None:
     assert rig.weights() == {FIRST: 1, SECOND: 1}
 
 
+def test_while_nothing_is_taken_out_of_tables_a_failure_takes_the_weight_all_the_same() -> None:
+    """An agent that starts while the API is away removes nothing, not even a destination."""
+    rig = Rig(asking(FIRST, SECOND, initially_up=True, on_failure=OnFailure.REMOVE))
+    rig.hear(FIRST, False)
+    found = rig.watch.over(rig.resolved, HERE, rig.active, rig.now, prune=False)
+    assert [backend.weight for backend in found.servers[0].backends] == [0, 1]
+    assert rig.weights() == {SECOND: 1}
+
+
 def test_a_wish_that_changes_keeps_what_is_known() -> None:
     rig = Rig(asking(FIRST, SECOND))
     rig.hear(FIRST, True)

@@ -84,6 +84,7 @@ class Watch:
     _begun: dict[Place, float] = field(default_factory=dict)
     """When the first answers of a virtual server's backends were first waited for."""
     _awaits: float | None = None
+    _prune: bool = True
     _changes: list[QuorumChange] = field(default_factory=list)
 
     def wish(self, resolved: Resolved, facts: NodeFacts, tables: Mapping[ServiceKey, Service]) -> tuple[Target, ...]:
@@ -140,10 +141,14 @@ class Watch:
             reason=verdict.reason,
         )
 
-    def over(self, resolved: Resolved, facts: NodeFacts, active: Set[IPAddress], now: float) -> Resolved:
+    def over(
+        self, resolved: Resolved, facts: NodeFacts, active: Set[IPAddress], now: float, *, prune: bool = True
+    ) -> Resolved:
         """``resolved`` with the weights that follow from what is known. ``active``: addresses that this node has.
-        The same object while nothing has changed."""
-        key = (resolved, facts, frozenset(active), self.news, int(now) if self._starting(now) else 0)
+        ``prune``: False while nothing is taken out of tables; then what fails has weight 0, whatever is asked for. The
+        same object while nothing has changed."""
+        self._prune = prune
+        key = (resolved, facts, frozenset(active), self.news, prune, int(now) if self._starting(now) else 0)
         same = self._after is not None and self._before[0] is resolved and self._before[1:] == key[1:]
         if not same:
             own = own_addresses(facts)
@@ -227,7 +232,7 @@ class Watch:
 
     def _left(self, server: VirtualServer, node: str, own: Set[IPAddress], active: Set[IPAddress]) -> Iterator[Backend]:
         """Backends that stay in the table."""
-        removes = server.health.on_failure is OnFailure.REMOVE
+        removes = server.health.on_failure is OnFailure.REMOVE and self._prune
         for backend in server.backends:
             trusted = server.address not in active and is_local(backend, node, own)
             if not removes or trusted or not backend.weight or self._is_up(server, backend):

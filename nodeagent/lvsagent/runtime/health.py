@@ -59,15 +59,23 @@ class Keeper:
         if self.watch.news != news:
             (self.wake if verdict.up or self.hurry is None else self.hurry)()
 
-    def over(self, resolved: Resolved, facts: NodeFacts, tables: Mapping[ServiceKey, Service], now: float) -> Resolved:
+    def over(
+        self,
+        resolved: Resolved,
+        facts: NodeFacts,
+        tables: Mapping[ServiceKey, Service],
+        now: float,
+        *,
+        prune: bool = True,
+    ) -> Resolved:
         """``resolved`` with the weights that follow from what is known; the checkers are told what to ask.
-        ``tables``: what the kernel has."""
+        ``tables``: what the kernel has. ``prune``: what fails may be taken out of them."""
         targets = self.watch.wish(resolved, facts, tables)
         if self.asks is not None:
             self.asks.want(targets)
         active = self.view.claims.active
         addresses = {a for router in resolved.routers if router.name in active for a in router.addresses}
-        found = self.watch.over(resolved, facts, addresses, now)
+        found = self.watch.over(resolved, facts, addresses, now, prune=prune)
         for change in self.watch.changes():
             line = quorum_line(change)
             _log.log(logging.INFO if change.up else logging.ERROR, line, extra={"object": change.owner})

@@ -200,7 +200,7 @@ class Loop:
         suspects = Suspects.of(self.view.claims.liveness, self._peers, self.view.node)
         resolved = self._drains.over(self.view.resolved, now, self.have.services)
         if self.health is not None:
-            resolved = self.health.over(resolved, self.facts, self.have.services, now)
+            resolved = self.health.over(resolved, self.facts, self.have.services, now, prune=synced)
         resolved = self._overlay.over(resolved, suspects)
         wanted = plan(resolved, self.facts, self.view.claims.active, standing, self.have.services)
         self.view.plan = wanted
