@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lvsagent.adapters.loops import ruleset
+from lvsagent.adapters.loops import Guarded, ruleset
 from lvsagent.core.diff import AddDestination, AddService, DeleteService, EditDestination
 from lvsagent.core.guard import Thing
-from lvsagent.core.loops import MARKS, LoopGuard, Neighbour, loop_guard, ours, senders, steps
+from lvsagent.core.loops import MARKS, LoopGuard, Neighbour, Standing, loop_guard, ours, senders, steps
 from lvsagent.core.state import Destination, ForwardMethod, KernelState, Mark, Persistent, Service, ServiceKey
 from lvsagent.runtime.guard import Guard
 from lvsapi.model import IPAddress, Node, Protocol
@@ -161,3 +161,21 @@ def test_the_agent_guards_its_tables_once_and_counts_what_others_took(tmp_path: 
         await rig.worker.close()
 
     asyncio.run(story())
+
+
+def test_two_who_look_at_the_same_time_do_not_both_make_what_is_missing() -> None:
+    wish = guard(table(HERE, THERE))
+    told: list[object] = []
+
+    class Slow:
+        async def guard_loops(self, wanted: LoopGuard, there: Standing) -> Guarded:
+            told.append(there)
+            await asyncio.sleep(0)
+            return Guarded(changes=1, there=wanted.services)
+
+    async def both() -> None:
+        made = Guard(worker=Slow(), view=None)  # type: ignore[arg-type]
+        await asyncio.gather(made._guard_loops(wish), made._guard_loops(wish))
+
+    asyncio.run(both())
+    assert told == [{}, wish.services]

@@ -75,6 +75,8 @@ class Guard:
     """What it follows from, and what then stood."""
     _standing: Standing = field(default_factory=dict)
     """Services of the loop guard, as last read."""
+    _guarding: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """The pass and the look come at any time: the second goes by what the first has left."""
 
     async def watch(self, stirred: Callable[[], None], news: Callable[[], None]) -> None:
         """For ever. ``stirred``: something is not as it was left. ``news``: there is something to report."""
@@ -174,8 +176,9 @@ class Guard:
         self._loops_of = (*reasons, self._standing)
 
     async def _guard_loops(self, wish: LoopGuard) -> None:
-        done = await self.worker.guard_loops(wish, self._standing)
-        self._standing = done.there
+        async with self._guarding:
+            done = await self.worker.guard_loops(wish, self._standing)
+            self._standing = done.there
         for error in done.errors:
             if self._throttle.allows(error, time.monotonic()):
                 _log.warning("new connections may go to and fro while tables differ", extra={"error": error})
