@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from tests.net.lan import Lan
-from tests.net.test_agent_net import VIP, Lab
+from tests.net.test_agent_net import CLASS, VIP, Lab
 
 PORT = 7000
 SERVER = """
@@ -64,6 +64,10 @@ class CheckedLab(Lab):
         super().__init__(lan, folder)
         (self.manifests / "web.yaml").unlink()
         self.servers: dict[str, subprocess.Popen[bytes]] = {}
+
+    def slow_adverts(self) -> None:
+        """Once a second instead of ten times."""
+        (self.manifests / "class.yaml").write_text(CLASS + "  vrrp: {advertisementIntervalMilliseconds: 1000}\n")
 
     def want(self, text: str) -> None:
         """The object as it shall be."""

@@ -56,6 +56,8 @@ def test_a_backend_that_dies_gets_no_connection_and_one_that_returns_does(lab: C
 def test_fault_47_with_all_backends_down_clients_are_refused_at_once_or_dropped_and_nobody_takes_over(
     lab: CheckedLab,
 ) -> None:
+    # Adverts once a second: a machine that stands still for half a second moves nothing.
+    lab.slow_adverts()
     lab.want(manifest())
     lab.both_up()
     moved = lab.takeovers()
