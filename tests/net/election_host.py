@@ -138,6 +138,13 @@ class ElectionHost:
             time.sleep(0.01)
         return time.monotonic() - begin
 
+    def await_heard(self, active: str, *, timeout: float = 10.0) -> None:
+        """Wait until this Backup has heard the Active of that address. Before, it does not know whose the VIP is and
+        asks (RFC 5227), and would not take it at once."""
+        end = time.monotonic() + timeout
+        while (said := self.statistics().routers[0].active_address) != active:
+            assert time.monotonic() < end, f"{self.name} has heard {said!r}, not {active}; log: {self.log}"
+
     def transitions(self) -> list[str]:
         """Causes of the changes of state so far, as the agent hears them."""
         self.read()

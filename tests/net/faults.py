@@ -175,8 +175,8 @@ class Directors:
         self.dr2.configure(router(100, **changes))
         self.dr1.await_holding(timeout=10)
         self.dr2.await_holding(False, timeout=10)
+        self.dr2.await_heard("10.0.0.11")
         self.probe.await_answer(timeout=10)
-        time.sleep(0.1)
 
     def transitions(self) -> list[list[str]]:
         return [host.transitions() for host in self.hosts]

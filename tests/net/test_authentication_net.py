@@ -42,6 +42,7 @@ class Pair:
     def await_one(self) -> None:
         self.dr1.await_holding()
         self.dr2.await_holding(False)
+        self.dr2.await_heard("10.0.0.11")
         self.probe.await_answer()
 
 

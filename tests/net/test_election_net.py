@@ -31,6 +31,7 @@ class Lab:
             host.configure(router(priority))
         self.dr1.await_holding()
         self.dr2.await_holding(False)
+        self.dr2.await_heard("10.0.0.11")
         self.probe = Probe(lan, "client")
         self.probe.await_answer()
 

@@ -48,6 +48,7 @@ def test_a_better_peer_takes_over_when_a_tracked_interface_is_lost_and_gives_bac
     pair.dr1.configure(router(110, track_interfaces=(TrackedInterface(name="wan0", weight=-20),)))
     pair.dr2.configure(router(100))
     pair.dr1.await_holding()
+    pair.dr2.await_heard("10.0.0.11")
     pair.lan.run("dr1", ["ip", "link", "set", "wan0", "down"])
     pair.dr2.await_holding()
     pair.dr1.await_holding(False)
@@ -60,6 +61,7 @@ def test_an_interface_without_weight_takes_the_router_out_without_a_gap(pair: Pa
     pair.dr1.configure(router(110, track_interfaces=(TrackedInterface(name="wan0"),)))
     pair.dr2.configure(router(100))
     pair.dr1.await_holding()
+    pair.dr2.await_heard("10.0.0.11")
     probe = Probe(pair.lan, "client")
     with contextlib.closing(probe):
         probe.await_answer()

@@ -32,6 +32,7 @@ class Lab6:
             host.configure(router6(priority))
         await_holding(self.dr1)
         await_holding(self.dr2, False)
+        self.dr2.await_heard("fe80::11")
         self.probe = Probe(lan, "client", VIP6)
         self.probe.await_answer()
 

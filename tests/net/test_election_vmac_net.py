@@ -47,6 +47,7 @@ def test_the_address_keeps_its_mac_when_it_moves(pair: Pair, wish: type, address
     pair.dr2.configure(wish(100, virtual_mac=True))
     await_holding(pair.dr1, address, carrier)
     sniffer = lan.sniff("dr2")
+    pair.dr2.await_heard("10.0.0.11" if wish is router else "fe80::11")
     lan.run("client", ["ip", "address", "add", "fd00::1/64", "dev", "eth0", "nodad"])
     probe = Probe(lan, "client", address.partition("/")[0])
     with contextlib.closing(probe):

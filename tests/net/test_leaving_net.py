@@ -31,6 +31,7 @@ class Pair:
         self.dr2.configure(router(100, **changes))
         self.dr1.await_holding()
         self.dr2.await_holding(False)
+        self.dr2.await_heard("10.0.0.11")
         self.probe.await_answer()
 
 
