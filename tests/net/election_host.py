@@ -145,6 +145,12 @@ class ElectionHost:
         while (said := self.statistics().routers[0].active_address) != active:
             assert time.monotonic() < end, f"{self.name} has heard {said!r}, not {active}; log: {self.log}"
 
+    def await_state(self, state: str, *, timeout: float = 5.0) -> None:
+        """Wait until the host's first router says that it is in this state."""
+        end = time.monotonic() + timeout
+        while (said := self.statistics().routers[0].state) != state:
+            assert time.monotonic() < end, f"{self.name} is {said}, not {state}; log: {self.log}"
+
     def transitions(self) -> list[str]:
         """Causes of the changes of state so far, as the agent hears them."""
         self.read()

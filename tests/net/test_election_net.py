@@ -208,7 +208,7 @@ def test_a_router_that_is_not_ready_lets_go_and_comes_back_when_it_is(lab: Lab) 
 def test_an_interface_that_vanishes_is_taken_up_again_when_it_returns(lab: Lab) -> None:
     lab.lan.run("dr1", ["ip", "link", "set", "dev", "eth0", "down"])
     lab.dr2.await_holding()
-    assert lab.dr1.statistics().routers[0].state == "Initialize"
+    lab.dr1.await_state("Initialize")
     lab.lan.run("dr1", ["ip", "link", "set", "dev", "eth0", "up"])
     lab.dr1.await_holding()
     lab.dr2.await_holding(False)

@@ -281,6 +281,8 @@ def everything(lab: Lab, host: str) -> dict[str, list[str]]:
 def test_fault_63_uninstalling_leaves_the_node_as_it_was_byte_for_byte(lab: Lab, how: str) -> None:
     for line in FOREIGN:
         lab.lan.run("d1", line.split())
+    shown = ["ip", "-6", "address", "show", "tentative"]
+    lab.until("its own address is known to be free", lambda: lab.lan.run("d1", shown) == "")
     before = everything(lab, "d1")
     assert len(before["sysctl -a"]) > 100
     (lab.manifests / "ranges.yaml").write_text(RANGES)
