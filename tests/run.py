@@ -44,6 +44,8 @@ AGAIN = ("net", "e2e")
 """Tiers whose failures are run once more."""
 LAST = re.compile(r"\d+ passed, \d+ failed(, \d+ skipped)?$")
 """The last line."""
+LONG = ("test_lab", "test_peers_net")
+"""Files of the net tier that take longest, for their size: they begin first."""
 HUNGRY = ("test_faults_resources_net", "test_faults_churn_net", "test_faults_flood_net")
 """Files of the net tier that take all processors on purpose: they run when the others are done."""
 MOST_AGAIN = 8
@@ -165,7 +167,9 @@ def said_count(line: str, status: int) -> Count:
 
 def run_in_guests(extra: list[str]) -> Count:
     """The net tier in kernels that the rig boots: one for each file, some at a time; one alone for a selection."""
-    files = sorted((ROOT / "tests" / "net").glob("test_*.py"), key=lambda path: -path.stat().st_size)
+    files = sorted(
+        (ROOT / "tests" / "net").glob("test_*.py"), key=lambda path: (path.stem not in LONG, -path.stat().st_size)
+    )
     jobs: list[tuple[str, tuple[str, ...]]] = [(f"net-{f.stem}", (str(f.relative_to(ROOT)),)) for f in files]
     if extra:
         jobs = [("net-selected", ())]
