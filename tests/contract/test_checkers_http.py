@@ -34,13 +34,13 @@ NGINX: Final = """
 daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/error.log;
 events {{ worker_connections 256; }}
 http {{
-  access_log off; root {folder}/root;
+  access_log off; root {folder}/pages;
   client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
   uwsgi_temp_path {folder}; scgi_temp_path {folder};
   server {{
     listen 127.0.0.1:{http}; listen [::1]:{http}; listen 127.0.0.1:{https} ssl;
     ssl_certificate {folder}/right.pem; ssl_certificate_key {folder}/right.pem;
-    location = /healthz {{ default_type text/plain; alias {folder}/root/healthz; }}
+    location = /healthz {{ default_type text/plain; alias {folder}/pages/healthz; }}
     location = /sick {{ return 503; }}
     location = /moved {{ return 302 /healthz; }}
     location = /host {{ return 200 "host=$host agent=$http_user_agent cookie=$http_cookie"; }}
@@ -70,9 +70,9 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
     program = shutil.which("nginx")
     assert program, "nginx is missing: install the package nginx-light (apt-get install nginx-light)"
     folder = tmp_path_factory.mktemp("nginx")
-    (folder / "root").mkdir()
-    (folder / "root" / "healthz").write_bytes(BODY)
-    with (folder / "root" / "huge").open("wb") as huge:
+    (folder / "pages").mkdir()
+    (folder / "pages" / "healthz").write_bytes(BODY)
+    with (folder / "pages" / "huge").open("wb") as huge:
         huge.truncate(HUGE)
     authority = trustme.CA()
     yesterday = datetime.datetime.fromtimestamp(time.time() - 86400, datetime.UTC)

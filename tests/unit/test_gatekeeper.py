@@ -4,7 +4,6 @@ from ipaddress import ip_address
 
 import pytest
 
-from lvsagent import ipc
 from lvsagent.checks.messages import Target, Verdict
 from lvsagent.core.gates import Gate
 from lvsagent.core.state import NodeFacts
@@ -14,6 +13,7 @@ from lvsagent.runtime.view import View
 from lvsapi.model import Snapshot
 from lvsapi.resolve import resolve
 from tests.gen import endpoint, endpoint_slice, snapshot
+from tests.statistics import router_statistics
 from tests.unit.test_gates import pod, web
 
 pytestmark = pytest.mark.unit
@@ -42,21 +42,7 @@ class Rig:
         """A pass of the loop."""
         self.view.resolved = resolve(given)
         self.view.claims.routers = {
-            router.name: ipc.RouterStatistics(
-                router=router.name,
-                state="Active" if active else "Backup",
-                virtual_router_id=200,
-                family=4,
-                interface="eth0",
-                priority=250,
-                active_address="",
-                addresses_held=(),
-                transitions={},
-                adverts_sent=0,
-                adverts_received=0,
-                announcements_sent=0,
-                address_errors=0,
-            )
+            router.name: router_statistics(router.name, state="Active" if active else "Backup")
             for router in self.view.resolved.routers
         }
         self.keeper.over(self.view.resolved, FACTS, {}, 1.0)

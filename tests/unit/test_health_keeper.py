@@ -21,6 +21,7 @@ from lvsapi.health import CheckType, Health, HealthCheck
 from lvsapi.model import ObjectKey
 from lvsapi.status import agent_status
 from tests.gen import assignment, raw_virtual_service, snapshot, virtual_service
+from tests.statistics import router_statistics
 from tests.unit.test_agent_loop import Rig
 
 pytestmark = pytest.mark.unit
@@ -70,21 +71,7 @@ class Story:
         self.keeper.heard(Verdict(generation=1, name=name, up=up, reason=reason))
 
     def become_active(self) -> None:
-        held = ipc.RouterStatistics(
-            router=ROUTER,
-            state="Active",
-            virtual_router_id=200,
-            family=4,
-            interface="eth0",
-            priority=250,
-            active_address="",
-            addresses_held=(),
-            transitions={},
-            adverts_sent=0,
-            adverts_received=0,
-            announcements_sent=0,
-            address_errors=0,
-        )
+        held = router_statistics(ROUTER)
         self.rig.loop.view.claims.routers = {ROUTER: held}
 
     @property

@@ -8,6 +8,7 @@ from lvsapi.model import ObjectKey, Problem
 from lvsapi.resolve import resolve
 from lvsapi.vrrp import AuthenticationType
 from tests.gen import assignment, endpoint, endpoint_slice, service_class, snapshot, virtual_service
+from tests.statistics import router_statistics
 
 pytestmark = pytest.mark.unit
 
@@ -36,23 +37,7 @@ def test_the_first_director_says_why_it_cannot_serve_when_nobody_does() -> None:
 
 
 def statistics(problem: str = "", **findings: str) -> RouterStatistics:
-    return RouterStatistics(
-        router=ROUTER,
-        state="Active",
-        virtual_router_id=200,
-        family=4,
-        interface="eth0",
-        priority=250,
-        active_address="",
-        addresses_held=(),
-        transitions={},
-        adverts_sent=0,
-        adverts_received=0,
-        announcements_sent=0,
-        address_errors=0,
-        problem=problem,
-        findings=findings,
-    )
+    return router_statistics(ROUTER, problem=problem, findings=findings)
 
 
 def test_findings_and_refusals_of_the_election_are_problems_of_what_the_router_carries() -> None:
