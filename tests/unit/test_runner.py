@@ -75,11 +75,43 @@ def test_only_what_passes_the_second_time_is_credited(
 
 
 def test_a_tier_that_died_or_fails_all_over_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    results = [Count(failed=1), Count(failed=RUNNER["MOST_AGAIN"] + 1)]
-    monkeypatch.setitem(RUNNER["run_tier"].__globals__, "run_here", lambda *_: results.pop())
+    most = RUNNER["MOST_AGAIN"] + 1
+    asked: list[tuple[str, ...]] = []
+
+    def run(tier: str, name: str, what: tuple[str, ...], extra: list[str]) -> Any:
+        asked.append(what)
+        return Count(passed=len(what), failed=0 if what else most)
+
+    def die(tier: str, name: str, what: tuple[str, ...], extra: list[str]) -> Any:
+        asked.append(what)
+        return Count(failed=1)
+
+    monkeypatch.setitem(RUNNER["run_tier"].__globals__, "run_here", die)
     monkeypatch.setitem(RUNNER["run_tier"].__globals__, "REPORTS", tmp_path)
-    assert RUNNER["run_tier"]("e2e", []).failed == RUNNER["MOST_AGAIN"] + 1
-    assert RUNNER["run_tier"]("e2e", []).failed == 1, "no test is named"
+    assert RUNNER["run_tier"]("e2e", []).failed == 1
+    assert asked == [()], "no test is named, so there is none to repeat"
+    many = tmp_path / "many"
+    many.mkdir()
+    cases = "".join(f'<testcase classname="tests.e2e.test_a" name="t{n}"><failure/></testcase>' for n in range(most))
+
+    def fail(tier: str, name: str, what: tuple[str, ...], extra: list[str]) -> Any:
+        (many / f"{name}.xml").write_text(f"<testsuites><testsuite>{cases}</testsuite></testsuites>")
+        return run(tier, name, what, extra)
+
+    monkeypatch.setitem(RUNNER["run_tier"].__globals__, "REPORTS", many)
+    monkeypatch.setitem(RUNNER["run_tier"].__globals__, "run_here", fail)
+    assert RUNNER["run_tier"]("e2e", []).failed == most
+    assert asked == [(), ()]
+
+
+@pytest.mark.parametrize(("found", "status"), [(Count(passed=2), 0), (Count(passed=2, failed=1), 1), (Count(), 1)])
+def test_the_exit_status_is_good_only_when_something_ran_and_nothing_failed(
+    found: Any, status: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(RUNNER["main"].__globals__, "run_tier", lambda tier, extra: found)
+    monkeypatch.setitem(RUNNER["main"].__globals__, "REPORTS", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert RUNNER["main"](["e2e"]) == status
 
 
 def test_the_last_line_of_a_tier_that_ran_beside_others_is_counted_and_a_missing_one_is_a_failure() -> None:
