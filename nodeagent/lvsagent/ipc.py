@@ -106,6 +106,9 @@ class RouterConfig:
     """Send to these and hear these only; None: multicast. An empty list is a fault, not multicast."""
     sources: tuple[str, ...] = ()
     """Addresses of the other directors, adverts of others are foreign; empty: not known."""
+    real_servers: tuple[str, ...] = ()
+    """Hosts on the link of the addresses that have these on ``lo`` and must be silent about them. One that is not
+    silent does not keep the addresses from being taken. Bounded by who fills it (``core.neighbors``)."""
     source: str = ""
     """Address that adverts leave from, where the interface has it; empty, or elsewhere: the interface's primary one."""
     authentication: Authentication = Authentication.NONE
@@ -269,6 +272,9 @@ def encode(message: Message) -> bytes:
     # An election of an earlier version may still run: what it does not know it hears only where it is used.
     if not fields.get("healthy", True):
         del fields["healthy"]
+    for router in fields.get("routers", ()):
+        if not router.get("real_servers", True):
+            del router["real_servers"]
     return json.dumps({"kind": _NAMES[type(message)], **fields}, separators=(",", ":")).encode() + b"\n"
 
 
@@ -304,6 +310,7 @@ def _router(fields: dict[str, Any]) -> RouterConfig:
             "addresses": tuple(fields["addresses"]),
             "unicast_peers": None if peers is None else tuple(peers),
             "sources": tuple(fields.get("sources", ())),
+            "real_servers": tuple(fields.get("real_servers", ())),
             "track_interfaces": tuple(TrackedInterface(**each) for each in fields.get("track_interfaces", ())),
             "authentication": Authentication(fields.get("authentication", Authentication.NONE)),
             "authentication_mode": AuthenticationMode(fields.get("authentication_mode", AuthenticationMode.ENFORCE)),

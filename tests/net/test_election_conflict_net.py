@@ -10,7 +10,19 @@ import pytest
 
 from lvsagent import ipc
 from lvsagent.vrrp import arp
-from tests.net.election_host import DR1, DR2, VIP, VIP6, ElectionHost, Pair, Probe, await_finding, router, router6
+from tests.net.election_host import (
+    CLIENT,
+    DR1,
+    DR2,
+    VIP,
+    VIP6,
+    ElectionHost,
+    Pair,
+    Probe,
+    await_finding,
+    router,
+    router6,
+)
 from tests.net.lan import Lan
 
 pytestmark = pytest.mark.net
@@ -26,11 +38,13 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
         yield pair
 
 
-def await_holding(host: ElectionHost, address: str, timeout: float = 3.0) -> None:
-    end = time.monotonic() + timeout
+def await_holding(host: ElectionHost, address: str, timeout: float = 3.0) -> float:
+    """Returns the seconds that it took."""
+    begin = time.monotonic()
     while not host.holds(address):
-        assert time.monotonic() < end, host.log
+        assert time.monotonic() < begin + timeout, host.log
         time.sleep(0.01)
+    return time.monotonic() - begin
 
 
 def test_fault_40_an_address_of_a_foreign_host_is_not_taken_until_that_host_gives_it_up(pair: Pair) -> None:
@@ -67,6 +81,63 @@ def test_fault_40_an_address_added_later_is_asked_for_too(pair: Pair) -> None:
     await_finding(pair.dr1, ipc.Finding.ADDRESS_CONFLICT, "10.0.0.201", timeout=3)
     assert pair.dr1.holds()
     assert not pair.dr1.holds(SECOND)
+
+
+REMEDY = "set net.ipv4.conf.all.arp_ignore=1 and net.ipv4.conf.all.arp_announce=2 there"
+
+
+def test_fault_41_a_real_server_that_answers_arp_does_not_keep_the_address_from_being_taken(pair: Pair) -> None:
+    """And takes no longer than an address that nobody has."""
+    pair.lan.run("client", ["sh", "-c", f"sysctl -qw net.ipv4.conf.all.arp_ignore=0; ip address add {HELD} dev lo"])
+    pair.dr2.configure(router(100, addresses=(SECOND,), virtual_router_id=52))
+    free = await_holding(pair.dr2, SECOND)
+    pair.dr1.configure(router(110, real_servers=("10.0.0.77", CLIENT)))
+    taken = await_holding(pair.dr1, HELD)
+    print(f"held after {taken:.2f} s, one that nobody has after {free:.2f} s")
+    assert taken <= free + 0.8
+    await_finding(pair.dr1, ipc.Finding.ADDRESS_CLAIMED, f"real server {CLIENT} ({pair.lan.mac('client')})", REMEDY)
+    assert ipc.Finding.ADDRESS_CONFLICT not in pair.dr1.statistics().routers[0].findings
+
+
+def test_fault_41_the_clients_of_a_real_server_that_answers_arp_come_back(pair: Pair) -> None:
+    pair.lan.run("client", ["sh", "-c", f"sysctl -qw net.ipv4.conf.all.arp_ignore=0; ip address add {HELD} dev lo"])
+    pair.dr1.configure(router(110, real_servers=(CLIENT,)))
+    pair.dr1.await_holding()
+    time.sleep(1.5)  # beyond the announcements of the take-over
+    sniffer = pair.lan.sniff("dr2")
+    begin = time.monotonic()
+    mac = bytes.fromhex(pair.lan.mac("dr1").replace(":", ""))
+    said = []
+    while time.monotonic() < begin + 3.5:
+        said += [at for at, frame in sniffer.frames(0.1) if arp.parse(frame) == arp.Claim(socket.inet_aton(VIP), mac)]
+    assert len(said) >= 4, "both forms, at least once in two seconds, on a machine however busy"
+    sniffer.close()
+
+
+def test_fault_40_a_foreign_host_is_refused_beside_real_servers_that_answer(pair: Pair) -> None:
+    for host in ("client", "dr2"):
+        pair.lan.run(host, ["ip", "address", "add", HELD, "dev", "eth0"])
+    pair.dr1.configure(router(110, real_servers=(DR2,)))
+    await_finding(pair.dr1, ipc.Finding.ADDRESS_CONFLICT, VIP, pair.lan.mac("client"), timeout=4)
+    time.sleep(1.5)
+    assert not pair.dr1.holds()
+    pair.lan.run("client", ["ip", "address", "delete", HELD, "dev", "eth0"])
+    await_holding(pair.dr1, HELD, timeout=4)
+
+
+def test_other_real_servers_disturb_no_election(pair: Pair) -> None:
+    pair.dr1.configure(router(110))
+    pair.dr1.await_holding()
+    time.sleep(1.5)  # beyond the announcements of the take-over
+    sniffer = pair.lan.sniff("client")
+    for last in range(20, 25):
+        pair.dr1.configure(router(110, real_servers=tuple(f"10.0.0.{n}" for n in range(20, last))))
+    time.sleep(0.5)
+    asked = [frame for _, frame in sniffer.frames() if frame[12:14] == b"\x08\x06" and not any(frame[28:32])]
+    assert len(asked) <= 1, "no probe but the one that each Active sends every three seconds"
+    assert pair.dr1.transitions() == ["startup", "active_silent"]
+    assert pair.dr1.holds()
+    sniffer.close()
 
 
 def test_fault_40_an_active_peer_is_no_foreign_host(pair: Pair) -> None:

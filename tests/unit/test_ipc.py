@@ -1,6 +1,7 @@
 """The lines between agent and election."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -82,6 +83,15 @@ def test_fields_that_an_older_election_does_not_send_have_their_default() -> Non
     del fields["routers"][0]["intervals_clamped"]
     del fields["nodes_mute"], fields["beats_dropped"]
     assert ipc.decode(json.dumps(fields).encode()) == STATISTICS
+
+
+def test_real_servers_are_named_only_where_there_are_any() -> None:
+    """So an election of an earlier version, which would refuse the field, runs on where it is not needed."""
+    known = replace(ROUTER, real_servers=("10.0.0.11",))
+    wish = ipc.Configure(generation=1, routers=(ROUTER, known))
+    line = ipc.encode(wish)
+    assert ipc.decode(line) == wish
+    assert ["real_servers" in router for router in json.loads(line)["routers"]] == [False, True]
 
 
 def test_an_older_agent_names_no_nodes() -> None:

@@ -59,6 +59,27 @@ def test_an_address_that_a_host_has_is_withheld_and_asked_for_again_every_second
     assert probing.owners == {}
 
 
+def test_an_answer_of_our_own_real_server_does_not_keep_an_address_from_being_free() -> None:
+    probing = Probing()
+    probing.start([A], 100.0)
+    probing.answered(A, OTHER)
+    for now in (100.0, 100.1, 100.2):
+        assert probing.step(now, ignored={OTHER}) == ([A], [])
+    assert probing.step(100.3, ignored={OTHER}) == ([], [A])
+
+
+@pytest.mark.parametrize("order", [(MAC, OTHER), (OTHER, MAC)])
+def test_a_foreign_host_is_noticed_beside_a_real_server_that_answers_too(order: tuple[bytes, bytes]) -> None:
+    probing = Probing()
+    probing.start([A], 100.0)
+    for mac in order:
+        probing.answered(A, mac)
+    for now in (100.0, 100.1, 100.2, 100.3):
+        _, free = probing.step(now, ignored={OTHER})
+        assert free == []
+    assert probing.owners == {A: MAC}
+
+
 def test_too_early_a_step_does_nothing_and_starting_again_changes_nothing() -> None:
     probing = Probing()
     probing.start([A], 100.0)

@@ -1,6 +1,7 @@
 """One virtual router of the wish: what was asked for, its state machine, its counters."""
 
 import contextlib
+import functools
 import ipaddress
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -67,6 +68,12 @@ def packed(text: str, family: int) -> bytes | None:
 
 def _all_packed(texts: Iterable[str], family: int) -> tuple[bytes, ...]:
     return tuple(found for text in texts if (found := packed(text, family)) is not None)
+
+
+@functools.lru_cache(maxsize=1024)
+def _known(texts: tuple[str, ...], family: int) -> frozenset[bytes]:
+    """Asked for with every claim that is heard."""
+    return frozenset(_all_packed(texts, family))
 
 
 def conflict(config: ipc.RouterConfig, others: tuple[ipc.RouterConfig, ...]) -> str | None:
@@ -180,6 +187,10 @@ class Router:
     director_macs: dict[bytes, bytes] = field(default_factory=dict)
     """MAC -> address of other directors, as far as it was asked for."""
     directors_asked: float | None = None
+    server_macs: dict[bytes, bytes] = field(default_factory=dict)
+    """MAC -> address of real servers, as far as it was asked for."""
+    claimed: float | None = None
+    """When somebody else last claimed an address that is asked for or held."""
     probing: Probing = field(default_factory=Probing)
     """Addresses that may belong to a foreign host."""
     findings: Findings = field(default_factory=Findings)
@@ -235,6 +246,16 @@ class Router:
     def neighbor_directors(self) -> frozenset[bytes]:
         """Those directors that can be asked for their MAC where the addresses are."""
         return self.directors if self.config.interface == self.config.vip_interface else frozenset()
+
+    @property
+    def real_servers(self) -> frozenset[bytes]:
+        """Hosts that have the addresses on ``lo`` and must be silent about them."""
+        return _known(self.config.real_servers, self.config.family)
+
+    def real_server(self, mac: bytes) -> bytes | None:
+        """The address of the real server with that MAC; None: it is none, or a director, or not known yet."""
+        address = self.server_macs.get(mac)
+        return address if address in self.real_servers and mac not in self.director_macs else None
 
     @property
     def expectation(self) -> packet.Expectation:

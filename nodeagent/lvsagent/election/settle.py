@@ -1,10 +1,15 @@
 """Can a router run now? Its links, their carrier, the address that its adverts come from, its sockets."""
 
+import itertools
 from dataclasses import dataclass
+from typing import Final
 
 from lvsagent.election.router import Router, packed
 from lvsagent.election.wire import Wire
 from lvsagent.vrrp import events
+
+MOST_SERVERS: Final = 1000
+"""Real servers whose ARP or ND is heard at one socket: a filter has 4096 instructions at most, two for each address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +69,13 @@ def listen(wire: Wire, routers: tuple[Router, ...]) -> None:
             router.config.virtual_router_id for router in routers if router.place == place and router.refused is None
         )
     for place, neighbors in wire.neighbors.items():
+        here = [router for router in routers if router.vip_place == place]
+        servers = sorted({address for router in here for address in router.real_servers})
         neighbors.listen_for(
-            address
-            for router in routers
-            if router.vip_place == place
-            for address in (*router.machine.parameters.addresses, *router.neighbor_directors)
+            itertools.chain(
+                (a for router in here for a in (*router.machine.parameters.addresses, *router.neighbor_directors)),
+                servers[:MOST_SERVERS],
+            )
         )
 
 

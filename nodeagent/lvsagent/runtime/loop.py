@@ -13,6 +13,7 @@ from lvsagent.core.diff import Difference, Op, Owned, diff
 from lvsagent.core.drains import Drains
 from lvsagent.core.failure import OperationFailed
 from lvsagent.core.liveness import Overlay, Suspects, changes, peers
+from lvsagent.core.neighbors import Neighbors
 from lvsagent.core.plan import CONDITION, plan
 from lvsagent.core.state import KernelState, NodeFacts
 from lvsagent.runtime.guard import Guard
@@ -78,6 +79,7 @@ class Loop:
     """From when on the next pass that is not urgent may begin."""
     _overlay: Overlay = field(default_factory=Overlay)
     _drains: Drains = field(default_factory=Drains)
+    _neighbors: Neighbors = field(default_factory=Neighbors)
     _peers: tuple[ipc.PeerNode, ...] = ()
     _adopted: bool | None = None
     """Tables of ours stood before this process did; None: the kernel was not read yet."""
@@ -216,7 +218,8 @@ class Loop:
         await self._record(wanted.state, difference)
         # After a reboot the last good state may name pods that are gone: what serves comes from the source.
         self._known = self._known or synced or self._adopted
-        self._tell(wanted.routers, wanted.state, difference, now)
+        routers = self._neighbors.of(wanted.routers, self.view.resolved, self.facts, self._peers)
+        self._tell(routers, wanted.state, difference, now)
         self._conclude(wanted.problems, difference, failures)
         self.passed(snapshot)
 

@@ -1,6 +1,6 @@
 """Is an address taken? Asked before its first use, as hosts do (RFC 5227 section 2.1, RFC 4862 section 5.4). Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,10 +27,10 @@ class _Question:
     begun: float
     deadline: float
     left: int = PROBES
-    answer: bytes | None = None
-    """MAC of who answered in this series."""
+    answers: dict[bytes, None] = field(default_factory=dict)
+    """MACs of those who answered in this series."""
     owner: bytes | None = None
-    """MAC of who answered in the series before."""
+    """MAC of who answered in the series before, and must not be ignored."""
 
 
 @dataclass(slots=True)
@@ -68,10 +68,11 @@ class Probing:
     def answered(self, address: bytes, mac: bytes) -> None:
         """A host with that MAC, not ours, says that it has the address."""
         if (question := self._questions.get(address)) is not None:
-            question.answer = mac
+            question.answers[mac] = None
 
-    def step(self, now: float) -> tuple[list[bytes], list[bytes]]:
-        """(addresses to send a probe for now, addresses that nobody has)."""
+    def step(self, now: float, ignored: Container[bytes] = ()) -> tuple[list[bytes], list[bytes]]:
+        """(addresses to send a probe for now, addresses that nobody has). ``ignored``: MACs whose answers count for
+        nothing, those of our own real servers."""
         ask: list[bytes] = []
         free: list[bytes] = []
         for address, question in tuple(self._questions.items()):
@@ -81,10 +82,10 @@ class Probing:
                 question.left -= 1
                 question.deadline = now + SPACING
                 ask.append(address)
-            elif question.answer is None:
+            elif (owner := next((mac for mac in question.answers if mac not in ignored), None)) is None:
                 del self._questions[address]
                 free.append(address)
             else:
                 again = max(now, question.begun + AGAIN)
-                self._questions[address] = _Question(again, again, owner=question.answer)
+                self._questions[address] = _Question(again, again, owner=owner)
         return ask, free
