@@ -181,32 +181,57 @@ def test_udp_without_a_payload_and_other_protocols_are_pinged() -> None:
 # -- who answers ARP -------------------------------------------------------------------------------------------------
 
 
-def test_who_claims_an_address_is_asked_seldom_while_nobody_does_wrongly_and_each_time_from_then_on() -> None:
+def test_who_claims_an_address_is_asked_seldom_and_what_is_said_unasked_counts() -> None:
     claims = Claims()
-    assert claims.due(10.0, MAC), "the first time"
+    assert claims.due(10.0), "the first time"
     assert claims.begin(10.0) == pytest.approx(10.0 + ROUND)
-    assert not claims.due(11.0, MAC)
-    assert claims.due(10.0 + AGAIN, MAC)
+    assert not claims.due(11.0)
+    assert claims.due(10.0 + AGAIN)
     claims.note(OTHER, 11.0)
-    assert not claims.by(MAC)
-    assert not claims.due(11.0, MAC), "another's claim is another's"
+    assert not claims.by(MAC), "another's claim is another's"
+    assert not claims.wrong(MAC)
     claims.note(MAC, 11.5)
     assert claims.by(MAC), "also what was said unasked"
-    assert claims.due(11.6, MAC)
+    assert claims.wrong(MAC)
 
 
-def test_one_that_was_found_is_cleared_by_a_round_in_which_it_is_silent_for_longer() -> None:
+def found(at: float) -> Claims:
+    """MAC claimed it then, and was found."""
     claims = Claims()
-    claims.begin(10.0)
-    claims.note(MAC, 10.1)
+    claims.begin(at)
+    claims.note(MAC, at)
     assert claims.by(MAC)
-    assert claims.begin(13.0) == pytest.approx(13.0 + DOUBT)
-    assert not claims.by(MAC)
-    claims.note(MAC, 13.7)
-    assert claims.by(MAC), "a busy host"
-    claims.begin(16.0)
-    assert not claims.by(MAC)
-    assert claims.begin(19.0) == pytest.approx(19.0 + ROUND)
+    return claims
+
+
+def test_one_that_was_found_and_answers_again_is_still_wrong() -> None:
+    claims = found(10.0)
+    assert claims.still(MAC, asked=11.0, since=10.1, now=11.0) is False, "0.9 s of silence are known already"
+    claims = found(10.0)
+    claims.note(MAC, 10.9)
+    assert claims.still(MAC, asked=11.0, since=10.1, now=11.0) is None
+    claims.note(MAC, 11.1)
+    assert claims.still(MAC, asked=11.0, since=10.1, now=11.1) is True
+    assert claims.wrong(MAC)
+
+
+def test_one_that_was_found_is_cleared_by_a_silence_in_which_it_was_asked() -> None:
+    claims = found(10.0)
+    assert claims.still(MAC, asked=13.0, since=13.0, now=13.0) is None, "nobody asked it in between"
+    assert claims.still(MAC, asked=13.0, since=13.0, now=13.0 + DOUBT - 0.1) is None
+    assert claims.wrong(MAC)
+    assert claims.still(MAC, asked=13.0, since=13.0, now=13.1 + DOUBT) is False
+    assert not claims.wrong(MAC)
+    assert not claims.by(MAC), "what it said before is forgotten"
+    assert claims.still(MAC, asked=14.0, since=14.0, now=14.0) is False, "another check has cleared it"
+
+
+def test_a_round_for_others_does_not_clear_one_that_was_found() -> None:
+    claims = found(10.0)
+    claims.note(MAC, 15.1)
+    claims.begin(15.2)
+    assert claims.wrong(MAC)
+    assert claims.still(MAC, asked=15.3, since=10.0, now=15.3) is None
 
 
 # -- words -----------------------------------------------------------------------------------------------------------

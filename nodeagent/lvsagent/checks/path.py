@@ -133,7 +133,7 @@ class Paths:
             neighbor=await self._neighbor(route, where, target, deadline),
         )
         answered, claimed = await asyncio.gather(
-            self._answers(path, check, deadline), self._claims(path), return_exceptions=True
+            self._answers(path, check, deadline), self._claims(path, check, deadline), return_exceptions=True
         )
         for result in (answered, claimed):
             if isinstance(result, BaseException):
@@ -316,7 +316,7 @@ class Paths:
 
     # -- ARP and Neighbour Discovery ---------------------------------------------------------------------------------
 
-    async def _claims(self, path: _Path) -> bool:
+    async def _claims(self, path: _Path, check: HealthCheck, deadline: float) -> bool:
         """Whether the backend's host says on the link that the virtual address is there."""
         target = path.target
         if target.director or target.forwarding is Forwarding.MASQUERADE:
@@ -327,4 +327,11 @@ class Paths:
             return False  # the next hop is a router, which is none of ours
         if self._watch is None:
             self._watch = Watch(asyncio.get_running_loop())
-        return await self._watch.claims(path.route.index, path.link, path.virtual.packed, path.neighbor.mac)
+        return await self._watch.claims(
+            path.route.index,
+            path.link,
+            path.virtual.packed,
+            path.neighbor.mac,
+            interval=check.interval_ms / 1000,
+            deadline=deadline,
+        )

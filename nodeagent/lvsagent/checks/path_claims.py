@@ -1,11 +1,14 @@
 """Who answers ARP or neighbour solicitations for virtual addresses, on the links over which backends are reached.
 
-The questions name no sender (RFC 5227, RFC 4862), so that no host's table changes by them.
+The questions name no sender (RFC 5227, RFC 4862), so that no host's table changes by them. A host that answered is
+asked on between the checks, so that the next check knows at once whether it was silent for long enough.
 """
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from lvsagent.checks.path_question import SPACING, Claims
@@ -16,8 +19,28 @@ MOST: Final = 1000
 """Addresses for which one socket listens: a filter has 4096 instructions at most, two for each address."""
 UNUSED: Final = 60.0
 """Seconds after which an address that no check asks about is forgotten."""
+PACE: Final = 0.2
+"""Seconds between questions for a host that answered."""
+TO_ALL: Final = 4
+"""One of so many such questions is broadcast, as a client's is; the others trouble nobody else."""
+LONGEST: Final = 60.0
+"""Seconds between two checks for which a host is asked on; beyond it is asked anew by each check."""
+MOST_WATCHED: Final = 64
+"""Hosts and addresses that are asked on between checks."""
+SHORTLY: Final = 2.0
+"""Seconds for which the others are asked: longer than their silence has to last."""
+LOOK: Final = 0.05
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Vigil:
+    """A host that answered is asked again and again."""
+
+    since: float
+    until: float
+    task: asyncio.Task[OSError | None] | None = None
 
 
 class _Place:
@@ -28,6 +51,8 @@ class _Place:
         self.claims: dict[bytes, Claims] = {}
         self.used: dict[bytes, float] = {}
         self.rounds: dict[bytes, asyncio.Task[OSError | None]] = {}
+        self.vigils: dict[tuple[bytes, bytes], _Vigil] = {}
+        """By address and MAC."""
 
     def listen(self) -> None:
         self.socket.listen_for(self.claims)
@@ -46,20 +71,29 @@ class Watch:
             self._drop(place)
         self._places.clear()
 
-    async def claims(self, index: int, link: Link, address: bytes, suspect: bytes) -> bool:
-        """Whether the host with the MAC ``suspect`` claims the address? Asks when it is time for it. Raises OSError."""
+    async def claims(
+        self, index: int, link: Link, address: bytes, suspect: bytes, *, interval: float, deadline: float
+    ) -> bool:
+        """Whether the host with the MAC ``suspect`` claims the address? Asks when it is time for it. ``interval``:
+        seconds until the next check asks; ``deadline``: by then, on the loop's clock, an answer is wanted. Raises
+        OSError."""
         place = self._place(index, link, address)
         entry = place.claims[address]
+        if entry.wrong(suspect):
+            return await self._silent(place, address, suspect, interval, deadline)
         running = place.rounds.get(address)
-        if running is None and entry.due(self._loop.time(), suspect):
+        if running is None and entry.due(self._loop.time()):
             running = self._loop.create_task(self._round(place, address, entry))
             place.rounds[address] = running
             await asyncio.sleep(0)  # it has begun
-        while running is not None and not running.done() and not entry.by(suspect):
-            await asyncio.wait({running}, timeout=SPACING)
+        while running is not None and not running.done() and not entry.by(suspect) and self._loop.time() < deadline:
+            await asyncio.wait({running}, timeout=min(SPACING, max(0.0, deadline - self._loop.time())))
         if running is not None and running.done() and not running.cancelled() and (error := running.result()):
             raise error
-        return entry.by(suspect)
+        if entry.by(suspect):
+            self._ask_on(place, address, suspect, interval)
+            return True
+        return False
 
     async def _round(self, place: _Place, address: bytes, entry: Claims) -> OSError | None:
         end = entry.begin(self._loop.time())
@@ -72,6 +106,50 @@ class Watch:
             return error
         finally:
             place.rounds.pop(address, None)
+        return None
+
+    async def _silent(self, place: _Place, address: bytes, suspect: bytes, interval: float, deadline: float) -> bool:
+        """Of one that answered: False when it has been silent for long enough."""
+        entry, asked = place.claims[address], self._loop.time()
+        vigil = self._ask_on(place, address, suspect, interval)
+        while (still := entry.still(suspect, asked, vigil.since, self._loop.time())) is None:
+            if vigil.task is not None and vigil.task.done() and not vigil.task.cancelled():
+                if error := vigil.task.result():
+                    raise error
+                vigil = self._ask_on(place, address, suspect, interval)
+            if self._loop.time() >= deadline:
+                return True  # not known to be mended
+            await asyncio.sleep(min(LOOK, max(0.0, deadline - self._loop.time())))
+        if not still:
+            vigil.until = self._loop.time()
+        return still
+
+    def _ask_on(self, place: _Place, address: bytes, suspect: bytes, interval: float) -> _Vigil:
+        """Ask the host until the next check comes, at least."""
+        now, key = self._loop.time(), (address, suspect)
+        watched = sum(len(each.vigils) for each in self._all())
+        long = interval <= LONGEST and (key in place.vigils or watched < MOST_WATCHED)
+        until = now + (2 * interval + SHORTLY if long else SHORTLY)
+        vigil = place.vigils.get(key)
+        if vigil is None:
+            vigil = place.vigils[key] = _Vigil(since=now, until=until)
+            vigil.task = self._loop.create_task(self._vigil(place, address, suspect, vigil))
+        vigil.until = max(vigil.until, until)
+        return vigil
+
+    async def _vigil(self, place: _Place, address: bytes, suspect: bytes, vigil: _Vigil) -> OSError | None:
+        to_all = place.socket.probe(address)
+        to_it = suspect + to_all[len(suspect) :]
+        try:
+            for number in itertools.count():
+                if self._loop.time() >= vigil.until:
+                    return None
+                place.socket.send(to_it if number % TO_ALL else to_all)
+                await asyncio.sleep(PACE)
+        except OSError as error:
+            return error
+        finally:
+            place.vigils.pop((address, suspect), None)
         return None
 
     def _place(self, index: int, link: Link, address: bytes) -> _Place:
@@ -121,8 +199,9 @@ class Watch:
                 del self._places[key]
 
     def _drop(self, place: _Place) -> None:
-        for task in place.rounds.values():
-            task.cancel()
+        for task in (*place.rounds.values(), *(vigil.task for vigil in place.vigils.values())):
+            if task is not None:
+                task.cancel()
         self._loop.remove_reader(place.socket.fileno())
         place.socket.close()
 

@@ -19,11 +19,11 @@ PATIENCE: Final = 0.3
 ROUND: Final = 0.3
 """Seconds in which somebody who has an address answers ARP or a neighbour solicitation."""
 DOUBT: Final = 0.8
-"""The same for an address that was answered for last time: a busy host must not seem mended."""
+"""For so long a host that answered must be silent, asked again and again: a busy one must not seem mended."""
 SPACING: Final = 0.1
 """Seconds between two such questions of one round: a frame may be lost."""
 AGAIN: Final = 5.0
-"""Seconds between rounds for one address while nobody claims it wrongly; then each check asks."""
+"""Seconds between rounds for one address."""
 
 _LOCAL_INIT: Final = "lvs-node-init --real-server --vip"
 
@@ -181,20 +181,37 @@ class Claims:
         self._heard[mac] = now
 
     def by(self, suspect: bytes) -> bool:
-        """Whether a host that must not claim it did in the last round, or since."""
+        """Whether a host that must not claim it did in the last round, or since. Then it is wrong."""
         claims = suspect in self._heard and self._heard[suspect] >= self.begun
-        (self._wrong.add if claims else self._wrong.discard)(suspect)
+        if claims:
+            self._wrong.add(suspect)
         return claims
 
-    def due(self, now: float, suspect: bytes) -> bool:
-        """Is a round to begin, to know about that host?"""
-        return self.by(suspect) or now - self.begun >= AGAIN
+    def wrong(self, suspect: bytes) -> bool:
+        """It was found, and has not been silent for long enough."""
+        return suspect in self._wrong
+
+    def still(self, suspect: bytes, asked: float, since: float, now: float) -> bool | None:
+        """Of one that is wrong: does it claim the address still? None: not known yet. ``asked``: the question began;
+        ``since``: from then on the host itself was asked again and again."""
+        heard = self._heard.get(suspect, float("-inf"))
+        if suspect in self._wrong and heard >= asked:
+            return True
+        if suspect in self._wrong and now - max(heard, since) < DOUBT:
+            return None
+        self._wrong.discard(suspect)
+        self._heard.pop(suspect, None)
+        return False
+
+    def due(self, now: float) -> bool:
+        """Is a round to begin?"""
+        return now - self.begun >= AGAIN
 
     def begin(self, now: float) -> float:
         """A round begins. Returns when it ends."""
-        self._heard = {mac: at for mac, at in self._heard.items() if at >= self.begun}
+        self._heard = {mac: at for mac, at in self._heard.items() if at >= self.begun or mac in self._wrong}
         self.begun = now
-        return now + (DOUBT if self._wrong else ROUND)
+        return now + ROUND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
