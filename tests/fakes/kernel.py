@@ -9,7 +9,7 @@ from lvsagent.core.diff import Op
 from lvsagent.core.failure import OperationFailed, Reason
 from lvsagent.core.loops import LoopGuard, Standing
 from lvsagent.core.model import apply
-from lvsagent.core.state import Interface, KernelState, NodeFacts
+from lvsagent.core.state import Interface, KernelState, NodeFacts, ServiceKey
 from lvsagent.core.sysctl import REQUIRED
 
 
@@ -25,6 +25,9 @@ class FakeKernel:
     broken: OSError | None = None
     """Raised by everything."""
     guards: list[LoopGuard] = field(default_factory=list)
+    guarded_at: list[int] = field(default_factory=list)
+    """For each of them how many operations had been applied."""
+    idle: frozenset[ServiceKey] = frozenset()
 
     def read(self) -> KernelState:
         if self.broken:
@@ -53,7 +56,8 @@ class FakeKernel:
 
     def guard_loops(self, wish: LoopGuard, there: Standing) -> Guarded:
         self.guards.append(wish)
-        return Guarded(changes=wish.services != there, there=wish.services)
+        self.guarded_at.append(len(self.applied))
+        return Guarded(changes=wish.services != there, there=wish.services, idle=self.idle)
 
     def close(self) -> None:
         pass

@@ -48,6 +48,7 @@ class Connection:
     """A held TCP connection of the client to the VIP."""
 
     def __init__(self, opened: socket.socket) -> None:
+        self._socket = opened
         self._stream = opened.makefile("rwb")
         self.pod, self.seen_client = self.ask()
 
@@ -59,6 +60,20 @@ class Connection:
         if len(line) != 3:
             raise ConnectionError(f"half an answer: {line}")
         return line[0], line[1]
+
+    def speak(self) -> None:
+        """Nobody is waited for."""
+        self._socket.sendall(b"hello\n")
+
+    def ends(self, seconds: float) -> bool:
+        """Whether it is reset within that time."""
+        self._socket.settimeout(seconds)
+        try:
+            return not self._socket.recv(1)
+        except ConnectionError:
+            return True
+        except TimeoutError:
+            return False
 
     def lives(self) -> bool:
         """Whether the same pod still answers."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lvsagent.core.loops import DOUBT_MARKS
 from tests.net.beating import PORT, VIP, Beating, Watch
 from tests.net.lan import Lan
 
@@ -86,6 +87,44 @@ def test_a_wrong_suspicion_costs_no_connection(beating: Beating) -> None:
         beating.deafen(victim, False)
         beating.await_tables(others, beating.all(1))
         nothing_lost()
+
+
+def test_a_living_node_that_is_suspected_while_another_becomes_active_loses_no_connection(beating: Beating) -> None:
+    beating.hold(60)
+    beating.deafen("n3")
+    beating.await_tables(["n1", "n2"], {"n1": 1, "n2": 1, "n3": 0})
+    beating.crash("n1")
+    beating.until("n2 has taken over", lambda: beating.holds("n2"), 5.0)
+    beating.await_tables(["n2"], {"n1": 0, "n2": 1, "n3": 0})
+    assert [beating.pods.connect(VIP, PORT).pod for _ in range(10)].count("p2") == 10, "new ones are another matter"
+    alive = [one for one in beating.held if one.pod != "p1"]
+    assert {one.pod for one in alive} == {"p2", "p3"}
+    assert [one.pod for one in alive if not one.lives()] == []
+    beating.deafen("n3", False)
+    beating.await_tables(["n2"], {"n1": 0, "n2": 1, "n3": 1})
+    assert [one.pod for one in alive if not one.lives()] == []
+
+
+def test_connections_of_a_dead_node_end_when_it_has_had_the_benefit_of_the_doubt(beating: Beating) -> None:
+    beating.hold(30)
+    at = beating.crash("n1")
+    beating.until("n2 has taken over", lambda: beating.holds("n2"), 5.0)
+    beating.until("the table without the suspicion stands beside", lambda: len(doubted(beating, "n2")) == 1, 2.0)
+    dead = [one for one in beating.held if one.pod == "p1"]
+    for one in dead:
+        one.speak()  # told again and again by TCP, after 0.2, 0.4, 0.8, 1.6, 3.2 s, …
+    assert dead
+    assert [one.ends(15.0) for one in dead] == [True] * len(dead)
+    print(f"connections of the dead node's pods were reset {time.monotonic() - at:.1f} s after its crash")
+    beating.until("no service is left of it", lambda: doubted(beating, "n2") == [], 20.0)
+    assert [one.pod for one in beating.held if one.pod != "p1" and not one.lives()] == []
+
+
+def doubted(beating: Beating, node: str) -> list[str]:
+    """The services of ``core.doubt`` on the node."""
+    with beating.lan.inside(node):
+        lines = Path("/proc/thread-self/net/ip_vs").read_text().splitlines()
+    return [line for line in lines if line.startswith(f"FWM  {DOUBT_MARKS[0] >> 16:X}")]
 
 
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])

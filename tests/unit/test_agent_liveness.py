@@ -226,4 +226,4 @@ def test_the_metrics_tell_who_is_suspected_and_what_was_heard(tmp_path: Path) ->
 def test_a_node_is_known_by_its_addresses_too() -> None:
     peers = (ipc.PeerNode(name="node2", addresses=("192.168.139.102",)),)
     found = Suspects.of(ipc.Liveness(silent=("node2",)), peers, "node1")
-    assert found.addresses == {str(ip_address("192.168.139.102"))}
+    assert found.addresses.keys() == {str(ip_address("192.168.139.102"))}

@@ -11,7 +11,7 @@ import pytest
 from lvsagent.adapters.loops import Guarded, ruleset
 from lvsagent.core.diff import AddDestination, AddService, DeleteService, EditDestination
 from lvsagent.core.guard import Thing
-from lvsagent.core.loops import MARKS, LoopGuard, Neighbour, Standing, loop_guard, ours, senders, steps
+from lvsagent.core.loops import DOUBT_MARKS, MARKS, LoopGuard, Neighbour, Standing, loop_guard, ours, senders, steps
 from lvsagent.core.state import Destination, ForwardMethod, KernelState, Mark, Persistent, Service, ServiceKey
 from lvsagent.runtime.guard import Guard
 from lvsapi.model import IPAddress, Node, Protocol
@@ -113,7 +113,7 @@ def test_steps_come_from_nothing_and_go_back_to_it_and_write_nothing_twice() -> 
 
 def test_only_services_with_marks_of_our_range_are_ours() -> None:
     mine = table(mark=MARKS[7])
-    assert ours([table(), table(mark=7), table(mark=MARKS[-1] + 1), mine]) == {mine.key: mine}
+    assert ours([table(), table(mark=7), table(mark=DOUBT_MARKS[-1] + 1), mine]) == {mine.key: mine}
 
 
 def test_senders_are_the_other_nodes_but_not_where_clients_come_from_too() -> None:

@@ -10,16 +10,17 @@ from typing import Self
 from lvsagent.adapters.addresses import Addresses
 from lvsagent.adapters.facts import read_facts
 from lvsagent.adapters.ipvs import Ipvs
-from lvsagent.adapters.loops import Guarded, Loops
+from lvsagent.adapters.loops import Guarded, Loops, busy
 from lvsagent.adapters.nftables import Marks
 from lvsagent.adapters.procfs import Sysctls
 from lvsagent.core.brakes import held_back
 from lvsagent.core.diff import AddLoopback, DeleteLoopback, IpvsOp, Op, RuleOp, SetSysctl, SyncOp
 from lvsagent.core.failure import OperationFailed, Reason
-from lvsagent.core.loops import LoopGuard, Standing, ours, steps
+from lvsagent.core.loops import DOUBT_MARKS, LoopGuard, Standing, ours, steps
 from lvsagent.core.state import KernelState, NodeFacts, Service, ServiceKey
 from lvsagent.core.sysctl import OCCASIONAL, REQUIRED
 
+TABLE = Path("/proc/thread-self/net/ip_vs")
 FEW_SERVICES = 20
 """Up to here services are read back one by one; above, one dump is cheaper when most of them were touched."""
 
@@ -142,7 +143,7 @@ class Kernel:
                     after[key] = service
         written, refused = self._loops.mark(wish)
         errors = (*(failure.message for failure in failures), *refused)
-        return Guarded(changes=len(ops) + written, errors=errors, there=after)
+        return Guarded(changes=len(ops) + written, errors=errors, there=after, idle=_idle(after))
 
     def _settings(self) -> Mapping[str, str]:
         return {key: value for key, value in self.sysctls.read((*REQUIRED, *OCCASIONAL)).items() if value is not None}
@@ -162,6 +163,12 @@ class Kernel:
 
     def _run_sync(self, ops: Sequence[Op]) -> Iterable[OperationFailed]:
         return self.ipvs.apply_sync([op for op in ops if isinstance(op, SyncOp)])
+
+
+def _idle(there: Standing) -> frozenset[ServiceKey]:
+    doubted = [key for key in there if key.mark in DOUBT_MARKS]
+    used = busy(TABLE.read_text()) if doubted else frozenset[int]()
+    return frozenset(key for key in doubted if key.mark not in used)
 
 
 def _runner(op: Op) -> Callable[[Kernel, Sequence[Op]], Iterable[OperationFailed]]:

@@ -1,4 +1,5 @@
-"""Marks packets that other nodes sent on, in our own table ``inet lvs-dr-loops``, as ``core.loops`` wants it.
+"""Marks packets that other nodes sent on, and those in the middle of a connection while somebody is suspected: our own
+table ``inet lvs-dr-loops``, as ``core.loops`` and ``core.doubt`` want it.
 
 Packets of other nodes are known by their source on the link, found in the kernel's neighbour table. Only our
 own table is ever touched. Blocking; owned by the worker thread.
@@ -12,13 +13,14 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from itertools import count
 
 from lvsagent.adapters import nftwire as nft
 from lvsagent.adapters.clients import comment
 from lvsagent.adapters.ipvswire import NUMBERS
 from lvsagent.adapters.netlink import Message, Netlink, attribute, by_type, parse_attributes
-from lvsagent.core.loops import MARKS, LoopGuard, Neighbour, Standing, senders
-from lvsagent.core.state import Mark
+from lvsagent.core.loops import OUR_MARKS, LoopGuard, Neighbour, Standing, senders
+from lvsagent.core.state import Mark, ServiceKey
 from lvsapi.model import IPAddress, Protocol
 
 ROUTE, NETFILTER = 0, 12
@@ -31,7 +33,8 @@ NUD_KNOWN = 0x02 | 0x04 | 0x08 | 0x10 | 0x80
 TABLE, PEERS = "lvs-dr-loops", "peers"
 NOTE = "packets that other nodes sent on"
 MAPS = {4: "services4", 6: "services6"}
-INPUT, OUTPUT = (1, 91), (3, -301)
+DOUBTED = {4: "doubted4", 6: "doubted6"}
+INPUT, DOUBT, OUTPUT = (1, 91), (1, 92), (3, -301)
 """Hook and priority: right before IPVS (99); and first of all when it sends a packet on, where the mark is cleared."""
 ACCEPT = 1
 ETHERNET, MAC_SOURCE, MAC = 1, 6, 6
@@ -43,6 +46,8 @@ MAP, INVERTED = 0x8, 0x1
 TYPE_ETHERNET, TYPE_MARK, TYPE_PROTOCOL, TYPE_PORT = 9, 19, 12, 13
 TYPE_ADDRESS = {4: 7, 6: 8}
 """nft's own numbers, which it shows sets by."""
+FAMILIES = ((4, nft.NFPROTO_IPV4, 16), (6, nft.NFPROTO_IPV6, 24))
+"""Version, number, and where the destination stands in the header."""
 ELEMENTS = 500
 """Of a message."""
 
@@ -56,6 +61,8 @@ class Guarded:
     errors: tuple[str, ...] = ()
     there: Standing = field(default_factory=dict)
     """Services of ours, as read back where they were touched."""
+    idle: frozenset[ServiceKey] = frozenset()
+    """Those of them that have no connections."""
 
 
 class Loops:
@@ -96,7 +103,7 @@ class Loops:
         """Write the table where it is not as wanted. Returns how much was written, and what was refused. Raises
         NetlinkError when the kernel does not answer."""
         macs = self.neighbours(wish.peers) if wish.marks else frozenset[bytes]()
-        body = ruleset(wish.marks, macs) if wish.marks else []
+        body = ruleset(wish.marks, macs, wish.doubted) if wish.marks or wish.doubted else []
         digest = zlib.crc32(b"".join(message.body for message in body))
         try:
             there = self._note()
@@ -110,7 +117,8 @@ class Loops:
         if not body:
             return 0, ()
         text = f"nftables refuses our table inet {TABLE}: {os.strerror(code)}: while tables of nodes differ, new"
-        return 0, (f"{text} connections may go to and fro between them; load nf_tables on the node",)
+        text += " connections may go to and fro between them, and a wrong suspicion may cost held ones"
+        return 0, (f"{text}; load nf_tables on the node",)
 
     def _note(self) -> bytes | None:
         """What is noted at our table; None: there is none."""
@@ -121,6 +129,17 @@ class Loops:
                 return None
             raise
         return parse_attributes(answer[4:]).get(6, b"")
+
+
+def busy(text: str) -> frozenset[int]:
+    """Firewall marks of services that have connections, of whichever family: /proc/net/ip_vs does not say."""
+    found, mark = set(), 0
+    for words in map(str.split, text.splitlines()):
+        if words[:1] != ["->"]:
+            mark = int(words[1], 16) if words[:1] == ["FWM"] else 0
+        elif mark and words[4:6] != ["0", "0"]:
+            found.add(mark)
+    return frozenset(found)
 
 
 # -- nftables --------------------------------------------------------------------------------------------------------
@@ -138,67 +157,74 @@ def create(digest: int, body: list[Message]) -> list[Message]:
     return [nft.message(nft.NEWTABLE, named, flags=nft.NLM_F_CREATE), *body]
 
 
-def ruleset(marks: frozenset[Mark], macs: frozenset[bytes]) -> list[Message]:
+def ruleset(marks: frozenset[Mark], macs: frozenset[bytes], doubted: frozenset[Mark] = frozenset()) -> list[Message]:
     """nft, in words::
 
     chain input { iiftype != ether accept; ether saddr != @peers accept
                   meta l4proto tcp tcp flags & (syn | ack) != syn accept
                   meta mark set ip daddr . meta l4proto . th dport map @services4 (and 6) }
-    chain output { meta mark & 0xffff0000 == 0x4c560000 meta mark set 0 }
+    chain doubt { meta l4proto != tcp accept; tcp flags & (syn | ack) == syn accept
+                  meta mark set ip daddr . meta l4proto . th dport map @doubted4 (and 6) }
+    chain output { meta mark & 0xfffe0000 == 0x4c560000 meta mark set 0 }
     """
-    messages = [
-        nft.chain(TABLE, "input", *INPUT),
-        nft.chain(TABLE, "output", *OUTPUT),
-        *_set(PEERS, 1, TYPE_ETHERNET, MAC, {mac: b"" for mac in sorted(macs)}),
-    ]
-    mine = struct.pack("=I", MARKS[0]), struct.pack("=I", 0xFFFFFFFF ^ (len(MARKS) - 1))
-    rules: list[list[nft.Expression]] = [
-        [
-            nft.meta(nft.META_IIFTYPE),
-            nft.compare(struct.pack("=H", ETHERNET), nft.NOT_EQUAL),
-            nft.verdict(ACCEPT),
-        ],
-        [
+    mine = struct.pack("=I", OUR_MARKS[0]), struct.pack("=I", 0xFFFFFFFF ^ (len(OUR_MARKS) - 1))
+    tcp = bytes([NUMBERS[Protocol.TCP]])
+    clear = [nft.meta(nft.META_MARK), nft.masked(mine[1]), nft.compare(mine[0])]
+    messages = [nft.chain(TABLE, "output", *OUTPUT)]
+    messages.append(nft.rule(TABLE, "output", [*clear, nft.load(bytes(4)), nft.set_meta(nft.META_MARK)]))
+    if marks:
+        strangers = [
             nft.payload(nft.LINK_HEADER, MAC_SOURCE, MAC),
             ("lookup", nft.text(1, PEERS) + nft.number(2, nft.REGISTER) + nft.number(4, 1) + nft.number(5, INVERTED)),
-            nft.verdict(ACCEPT),
-        ],
-        [
-            nft.meta(nft.META_L4PROTO),
-            nft.compare(bytes([NUMBERS[Protocol.TCP]])),
-            nft.payload(nft.TRANSPORT_HEADER, TCP_FLAGS, 1),
-            nft.masked(bytes([SYN_ACK])),
-            nft.compare(bytes([SYN]), nft.NOT_EQUAL),
-            nft.verdict(ACCEPT),
-        ],
-    ]
-    for place, (version, protocol, offset) in enumerate(((4, nft.NFPROTO_IPV4, 16), (6, nft.NFPROTO_IPV6, 24)), 2):
+        ]
+        messages += [
+            nft.chain(TABLE, "input", *INPUT),
+            *_set(PEERS, 1, TYPE_ETHERNET, MAC, {mac: b"" for mac in sorted(macs)}),
+            _accept("input", nft.meta(nft.META_IIFTYPE), nft.compare(struct.pack("=H", ETHERNET), nft.NOT_EQUAL)),
+            _accept("input", *strangers),
+            _accept("input", nft.meta(nft.META_L4PROTO), nft.compare(tcp), *_opening(nft.NOT_EQUAL)),
+            *_mapped("input", MAPS, 2, marks),
+        ]
+    if doubted:
+        messages += [
+            nft.chain(TABLE, "doubt", *DOUBT),
+            _accept("doubt", nft.meta(nft.META_L4PROTO), nft.compare(tcp, nft.NOT_EQUAL)),
+            _accept("doubt", *_opening(nft.EQUAL)),
+            *_mapped("doubt", DOUBTED, 4, doubted),
+        ]
+    return messages
+
+
+def _accept(chain: str, *conditions: nft.Expression) -> Message:
+    return nft.rule(TABLE, chain, [*conditions, nft.verdict(ACCEPT)])
+
+
+def _opening(operator: int) -> list[nft.Expression]:
+    """Whether a TCP packet opens a connection."""
+    flags = nft.payload(nft.TRANSPORT_HEADER, TCP_FLAGS, 1)
+    return [flags, nft.masked(bytes([SYN_ACK])), nft.compare(bytes([SYN]), operator)]
+
+
+def _mapped(chain: str, names: Mapping[int, str], place: int, marks: frozenset[Mark]) -> Iterator[Message]:
+    """A map for each family, and the rule that looks there. ``place``: a number for the first map."""
+    for (version, protocol, offset), number in zip(FAMILIES, count(place), strict=False):
         length = 4 if version == 4 else 16
         kind = (TYPE_ADDRESS[version] << 12) | (TYPE_PROTOCOL << 6) | TYPE_PORT
         found = {_key(mark): struct.pack("=I", mark.value) for mark in marks if mark.address.version == version}
-        messages += _set(MAPS[version], place, kind, length + 8, dict(sorted(found.items())), TYPE_MARK)
+        yield from _set(names[version], number, kind, length + 8, dict(sorted(found.items())), TYPE_MARK)
         after = FIRST_REGISTER + length // 4
-        rules.append(
-            [
-                nft.meta(nft.META_NFPROTO),
-                nft.compare(bytes([protocol])),
-                nft.payload(nft.NETWORK_HEADER, offset, length, FIRST_REGISTER),
-                nft.meta(nft.META_L4PROTO, after),
-                nft.payload(nft.TRANSPORT_HEADER, 2, 2, after + 1),
-                (
-                    "lookup",
-                    nft.text(1, MAPS[version])
-                    + nft.number(2, FIRST_REGISTER)
-                    + nft.number(3, LAST_REGISTER)
-                    + nft.number(4, place),
-                ),
-                nft.set_meta(nft.META_MARK, LAST_REGISTER),
-            ]
-        )
-    clear = [nft.meta(nft.META_MARK), nft.masked(mine[1]), nft.compare(mine[0])]
-    messages += (nft.rule(TABLE, "input", expressions) for expressions in rules)
-    messages.append(nft.rule(TABLE, "output", [*clear, nft.load(bytes(4)), nft.set_meta(nft.META_MARK)]))
-    return messages
+        lookup = nft.text(1, names[version]) + nft.number(2, FIRST_REGISTER)
+        lookup += nft.number(3, LAST_REGISTER) + nft.number(4, number)
+        conditions = [
+            nft.meta(nft.META_NFPROTO),
+            nft.compare(bytes([protocol])),
+            nft.payload(nft.NETWORK_HEADER, offset, length, FIRST_REGISTER),
+            nft.meta(nft.META_L4PROTO, after),
+            nft.payload(nft.TRANSPORT_HEADER, 2, 2, after + 1),
+            ("lookup", lookup),
+            nft.set_meta(nft.META_MARK, LAST_REGISTER),
+        ]
+        yield nft.rule(TABLE, chain, conditions)
 
 
 def _key(mark: Mark) -> bytes:

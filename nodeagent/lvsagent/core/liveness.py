@@ -4,11 +4,11 @@ Suspicion is cheap: weight 0 stops new connections, keeps the held ones, and lea
 is laid over what the objects say, on every node by itself, and taken away as soon as the node speaks.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from lvsagent.ipc import Liveness, PeerNode
-from lvsapi.model import IPAddress, Resolved, Snapshot, VirtualServer
+from lvsapi.model import Backend, IPAddress, Resolved, Snapshot, VirtualServer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,15 +16,26 @@ class Suspects:
     """Nodes whose backends get no new connections."""
 
     names: frozenset[str] = frozenset()
-    addresses: frozenset[str] = frozenset()
-    """Their own: a real server may be named by one of them."""
+    addresses: Mapping[str, str] = field(default_factory=dict)
+    """Their own -> name of the node: a real server may be named by one of them."""
 
     @classmethod
     def of(cls, liveness: Liveness, nodes: Iterable[PeerNode], node: str) -> "Suspects":
         """``node``: this one, which can always take what is sent to it."""
         names = frozenset(liveness.silent) | frozenset(liveness.unready)
         names -= {node}
-        return cls(names=names, addresses=frozenset(a for each in nodes if each.name in names for a in each.addresses))
+        return cls(
+            names=names, addresses={a: each.name for each in nodes if each.name in names for a in each.addresses}
+        )
+
+    def only(self, names: Collection[str]) -> "Suspects":
+        """Those of them."""
+        addresses = {address: name for address, name in self.addresses.items() if name in names}
+        return Suspects(names=self.names & frozenset(names), addresses=addresses)
+
+    def includes(self, backend: Backend) -> bool:
+        """Whether the backend is on one of them."""
+        return backend.node in self.names or str(backend.address) in self.addresses
 
 
 @dataclass(slots=True)
@@ -52,9 +63,7 @@ class Overlay:
 
 def _without(server: VirtualServer, suspects: Suspects) -> VirtualServer:
     backends = tuple(
-        replace(backend, weight=0)
-        if backend.weight and (backend.node in suspects.names or str(backend.address) in suspects.addresses)
-        else backend
+        replace(backend, weight=0) if backend.weight and suspects.includes(backend) else backend
         for backend in server.backends
     )
     return replace(server, backends=backends) if any(backend.weight for backend in backends) else server

@@ -17,6 +17,9 @@ from lvsagent.core.state import Destination, ForwardMethod, KernelState, Mark, S
 from lvsapi.model import IPAddress
 
 MARKS = range(0x4C560000, 0x4C570000)
+DOUBT_MARKS = range(0x4C570000, 0x4C580000)
+"""``core.doubt``'s."""
+OUR_MARKS = range(MARKS[0], DOUBT_MARKS[-1] + 1)
 """Services with such a firewall mark are ours, as is whatever has our protocol number among routes. Cleared again
 before anybody else looks."""
 SCHEDULER = "mh"
@@ -32,6 +35,8 @@ class LoopGuard:
     services: Standing = field(default_factory=dict)
     marks: frozenset[Mark] = frozenset()
     """Of the services above of which other nodes have backends, too."""
+    doubted: frozenset[Mark] = frozenset()
+    """Of those for packets in the middle of a connection, whoever sent them (``core.doubt``)."""
     peers: frozenset[IPAddress] = frozenset()
     """Addresses of the other nodes, by which their hardware addresses are found."""
 
@@ -58,11 +63,11 @@ def loop_guard(
     for key, table in sorted(tables.items(), key=lambda item: str(item[0])):
         if key.mark or not any(_here(d, own) for d in table.destinations):
             continue
-        marked = _marked(key, taken)
+        guarding = marked(key, taken)
         useful = table.scheduler == SCHEDULER and table.persistent is None and bool(peers)
         useful = useful and not all(_here(d, own) for d in table.destinations)
-        if marked in standing or useful:
-            taken.add((key.address.version, marked.mark))
+        if guarding in standing or useful:
+            taken.add((key.address.version, guarding.mark))
             # Whoever sends a new connection believes in a backend here. If all of them drain, one of them it is.
             draining = not any(d.weight for d in table.destinations if _here(d, own))
             here = tuple(
@@ -70,10 +75,10 @@ def loop_guard(
             )
             # What is chosen elsewhere falls back on what is here, whatever the ordinary service does with weight 0.
             flags = table.flags | ServiceFlag.SCHED1
-            services[marked] = replace(table, key=marked, flags=flags, destinations=here)
+            services[guarding] = replace(table, key=guarding, flags=flags, destinations=here)
             if useful:
                 mark = Mark(
-                    address=key.address, protocol=key.protocol, first=key.port, last=key.port, value=marked.mark
+                    address=key.address, protocol=key.protocol, first=key.port, last=key.port, value=guarding.mark
                 )
                 marks.add(mark)
     return LoopGuard(services=services, marks=frozenset(marks), peers=peers if services else frozenset())
@@ -83,17 +88,18 @@ def _here(destination: Destination, own: Collection[IPAddress]) -> bool:
     return destination.method is ForwardMethod.MASQUERADE or destination.address in own
 
 
-def _marked(key: ServiceKey, taken: Collection[tuple[int, int]]) -> ServiceKey:
-    """With a mark that another agent of the same set of services finds, too: an agent that starts anew adopts them."""
+def marked(key: ServiceKey, taken: Collection[tuple[int, int]], marks: range = MARKS) -> ServiceKey:
+    """With a mark that another agent of the same set of services finds, too: an agent that starts anew adopts them.
+    ``taken``: families and marks of others."""
     offset = zlib.crc32(f"{key.address} {key.protocol} {key.port}".encode())
-    while (key.address.version, MARKS[offset % len(MARKS)]) in taken:
+    while (key.address.version, marks[offset % len(marks)]) in taken:
         offset += 1
-    return replace(key, mark=MARKS[offset % len(MARKS)])
+    return replace(key, mark=marks[offset % len(marks)])
 
 
 def ours(tables: Iterable[Service]) -> Standing:
     """Those of ours among all that the kernel has."""
-    return {service.key: service for service in tables if service.key.mark in MARKS}
+    return {service.key: service for service in tables if service.key.mark in OUR_MARKS}
 
 
 def steps(wish: LoopGuard, there: Standing) -> tuple[Op, ...]:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_interface
 from typing import Protocol
 
@@ -15,10 +15,11 @@ from lvsagent.adapters.loops import Guarded
 from lvsagent.core import guard as decide
 from lvsagent.core.clients import ClientPaths, client_paths
 from lvsagent.core.diff import Owned
+from lvsagent.core.doubt import NO_DOUBT, Doubt, benefit
 from lvsagent.core.guard import Culprit, Fights, NodeReadings, Thing
 from lvsagent.core.loops import LoopGuard, Standing, loop_guard, ours, steps
 from lvsagent.core.plan import NodePlan
-from lvsagent.core.state import ForwardMethod, KernelState, NodeFacts
+from lvsagent.core.state import ForwardMethod, KernelState, NodeFacts, ServiceKey
 from lvsagent.core.tunnels import narrow
 from lvsagent.ipc import Configure, RouterConfig
 from lvsagent.runtime.logs import Throttle
@@ -32,6 +33,8 @@ core with 1,000 services."""
 INSPECT_SECONDS = 5.0
 ASK_SECONDS = 10.0
 """Who did it is not asked for anew before."""
+AT_ONCE = 100
+"""Tables that are written before the weights of suspected nodes are."""
 UNKNOWN_SECONDS = 1.0
 """The same while nobody is known: who starts may not answer yet."""
 FEWEST_LINES = 10.0
@@ -75,6 +78,9 @@ class Guard:
     """What it follows from, and what then stood."""
     _standing: Standing = field(default_factory=dict)
     """Services of the loop guard, as last read."""
+    _idle: frozenset[ServiceKey] = frozenset()
+    """Those of them that stand for nobody's sake but their connections', and have none."""
+    _doubt: Doubt = NO_DOUBT
     _guarding: asyncio.Lock = field(default_factory=asyncio.Lock)
     """The pass and the look come at any time: the second goes by what the first has left."""
 
@@ -158,6 +164,14 @@ class Guard:
                 _log.warning("clients inside the cluster may not be served", extra={"error": error})
         return made.changes
 
+    async def doubt(self, doubt: Doubt, facts: NodeFacts) -> None:
+        """Before weights change: who is suspected? With very many tables the weights come first: that new connections
+        go to the dead is certain, that somebody lives is not."""
+        if doubt != self._doubt:
+            self._doubt = doubt
+            if 0 < len(doubt.whole) <= AT_ONCE:
+                await self._end_loops(facts)
+
     async def _end_loops(self, facts: NodeFacts) -> None:
         """Services and marks for packets that other nodes sent on."""
         if self.view.plan is None:
@@ -165,10 +179,13 @@ class Guard:
         own = {address.ip for interface in facts.interfaces for address in interface.addresses}
         nodes = self.view.claims.about.nodes
         peers = frozenset(ip_address(a) for node in nodes if node.name != self.view.node for a in node.addresses) - own
-        reasons = (self.view.plan.state.services, own, peers)
+        tables, idle = self.view.plan.state.services, self._idle
+        reasons = (tables, own, peers, self._doubt, idle)
         if (*reasons, self._standing) == self._loops_of:
             return
-        wish = loop_guard(*reasons, self._standing.keys())
+        wish = loop_guard(tables, own, peers, self._standing.keys())
+        services, marks = benefit(self._doubt, tables, self._standing, idle)
+        wish = replace(wish, services={**wish.services, **services}, doubted=marks)
         if wish != self._loops or steps(wish, self._standing):
             self._loops = wish
             with contextlib.suppress(OSError):
@@ -178,7 +195,7 @@ class Guard:
     async def _guard_loops(self, wish: LoopGuard) -> None:
         async with self._guarding:
             done = await self.worker.guard_loops(wish, self._standing)
-            self._standing = done.there
+            self._standing, self._idle = done.there, done.idle
         for error in done.errors:
             if self._throttle.allows(error, time.monotonic()):
                 _log.warning("new connections may go to and fro while tables differ", extra={"error": error})

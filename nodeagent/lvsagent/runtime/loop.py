@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from lvsagent import ipc
 from lvsagent.core import agent as decide
 from lvsagent.core.diff import Difference, Op, Owned, diff
+from lvsagent.core.doubt import Doubts
 from lvsagent.core.drains import Drains
 from lvsagent.core.failure import OperationFailed
 from lvsagent.core.liveness import Overlay, Suspects, changes, peers
@@ -78,6 +79,7 @@ class Loop:
     _rested: float = 0.0
     """From when on the next pass that is not urgent may begin."""
     _overlay: Overlay = field(default_factory=Overlay)
+    _doubts: Doubts = field(default_factory=Doubts)
     _drains: Drains = field(default_factory=Drains)
     _neighbors: Neighbors = field(default_factory=Neighbors)
     _peers: tuple[ipc.PeerNode, ...] = ()
@@ -175,7 +177,8 @@ class Loop:
         self.wake()
 
     def _timeout(self, now: float) -> float:
-        moments = [self._next_read, self._retry, self.view.claims.waits_until(), self._drains.until]
+        moments = [self._next_read, self._retry, self.view.claims.waits_until()]
+        moments += [self._drains.until, self._doubts.until]
         moments.append(self.view.hold.until if self.view.hold is not None else None)
         if self._lost is not None:
             moments.append(self._lost + ELECTION_GRACE_SECONDS)
@@ -203,9 +206,12 @@ class Loop:
         resolved = self._drains.over(self.view.resolved, now, self.have.services)
         if self.health is not None:
             resolved = self.health.over(resolved, self.facts, self.have.services, now, prune=synced)
-        resolved = self._overlay.over(resolved, suspects)
-        wanted = plan(resolved, self.facts, self.view.claims.active, standing, self.have.services)
+        laid = self._overlay.over(resolved, suspects)
+        wanted = plan(laid, self.facts, self.view.claims.active, standing, self.have.services)
         self.view.plan = wanted
+        if self.guard is not None:
+            doubt = self._doubts.of(wanted.state.services, resolved, suspects, now, bool(wanted.routers))
+            await self.guard.doubt(doubt, self.facts)
         difference = diff(wanted.state, self.have, self.owned)
         step = decide.split(difference.ops, self._claimed(now), synced)
         failures: tuple[OperationFailed, ...] = ()
