@@ -79,6 +79,8 @@ class HealthCheck:
     """Searched in the first MAX_BODY bytes. Empty: any body."""
     body_sha256: str = ""
     """Digest of the whole body, hexadecimal (of MAX_BODY bytes at most)."""
+    tls: bool = False
+    """GRPC: over TLS. HTTPS always is."""
     verify_tls: bool = True
     ca_pem: str = ""
     """Empty: the image's certificates."""

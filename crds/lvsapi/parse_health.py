@@ -38,6 +38,7 @@ from lvsapi.rules import (
     REGEX_LENGTH,
     SLOW_START,
     STATUSES,
+    TLS_FIELDS,
     WEIGHTLESS,
     item_of,
 )
@@ -126,6 +127,9 @@ def _check(item: Fields, ranged: bool, standalone: bool) -> HealthCheck | None:
     port = item.integer("port", 1, MAX_PORT)
     if port is None and item.raw("port") is None and ranged and kind in PORT_NEEDED:
         item.refuse("port", None, "is required where spec has a range of ports: the port that answers for all")
+    for name in TLS_FIELDS:
+        if kind is CheckType.GRPC and item.raw(name) is not None and item.raw("tls") is not True:
+            item.refuse(name, brief(item.raw(name)), f"goes with tls: true; set it, or remove {name}")
     if kind is CheckType.DNS and item.raw("name") is None:
         item.refuse("name", None, "is required with type DNS: the name that is asked for")
     if kind is CheckType.EXEC and not item.raw("command"):
@@ -144,6 +148,7 @@ def _check(item: Fields, ranged: bool, standalone: bool) -> HealthCheck | None:
         statuses=_statuses(item),
         body_regex=_regex(item),
         body_sha256=_match(item, "bodySha256", DIGEST, "must be 64 hexadecimal digits in lower case (sha256sum)"),
+        tls=item.boolean("tls") is True,
         verify_tls=item.boolean("verifyTls") is not False,
         ca_pem=_pem(item),
         payload=_octets(item, "payload"),

@@ -66,12 +66,13 @@ _WEB = (CheckType.HTTP, CheckType.HTTPS)
 CHECK_FIELDS = {
     "method": _WEB,
     "path": _WEB,
-    "host": _WEB,
+    "host": (*_WEB, CheckType.GRPC),
     "statuses": _WEB,
     "bodyRegex": _WEB,
     "bodySha256": _WEB,
-    "verifyTls": (CheckType.HTTPS,),
-    "caPem": (CheckType.HTTPS,),
+    "tls": (CheckType.GRPC,),
+    "verifyTls": (CheckType.HTTPS, CheckType.GRPC),
+    "caPem": (CheckType.HTTPS, CheckType.GRPC),
     "payload": (CheckType.UDP, CheckType.PATH),
     "expect": (CheckType.UDP, CheckType.PATH),
     "name": (CheckType.DNS, CheckType.SMTP, CheckType.GRPC),
@@ -80,6 +81,8 @@ CHECK_FIELDS = {
     "command": (CheckType.EXEC,),
 }
 """Fields of a check that go with some types only."""
+TLS_FIELDS = ("verifyTls", "caPem")
+"""Fields that go with ``tls: true`` where a type can do without TLS."""
 PORT_NEEDED = tuple(kind for kind in CheckType if kind not in (CheckType.ICMP, CheckType.EXEC, CheckType.PATH))
 """Checks that ask at a port: with a range of ports it must be named."""
 WEIGHTLESS = (Scheduler.RR, Scheduler.LC, Scheduler.DH)

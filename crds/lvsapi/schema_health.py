@@ -183,6 +183,7 @@ def _check() -> Schema:
             "description": "Found in the first mebibyte of the body.",
         },
         "bodySha256": _text(rules.DIGEST, 64, "Digest of the whole body."),
+        "tls": {"type": "boolean", "description": "GRPC over TLS. Default: false."},
         "verifyTls": {"type": "boolean", "description": "Whether the certificate must be valid. Default: true."},
         "caPem": {
             "type": "string",
@@ -204,6 +205,14 @@ def _check() -> Schema:
     }
     checks = [
         *(_goes_with(name, kinds) for name, kinds in rules.CHECK_FIELDS.items() if name in parts),
+        *(
+            rule_of(
+                f"self.type != '{CheckType.GRPC}' || !has(self.{name}) || has(self.tls) && self.tls",
+                f"{name} goes with tls: true; set it, or remove {name}",
+                f".{name}",
+            )
+            for name in rules.TLS_FIELDS
+        ),
         rule_of(
             f"self.type != '{CheckType.DNS}' || has(self.name)",
             "name is required with type DNS: the name that is asked for",

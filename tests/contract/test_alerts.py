@@ -58,6 +58,7 @@ def test_the_unit_tests_of_the_rules_notice_a_broken_expression(tmp_path: Path, 
         ("LvsKubeStale", "lvs_kube_connected == 0", "lvs_kube_connected >= 0"),
         ("LvsKubeStale", "> 300", "> 0"),
         ("LvsVrrpFlapping", "> 3", "> 1"),
+        ("LvsChecksDown", "> 0", ">= 0"),  # nothing is to be asked
     ],
 )
 def test_the_unit_tests_notice_a_weaker_condition(tmp_path: Path, alert: str, condition: str, weaker: str) -> None:
@@ -87,6 +88,7 @@ def test_the_alerts_use_only_metrics_labels_and_states_that_operator_and_agents_
         (root / path).read_text()
         for path in (
             *("nodeagent/lvsagent/adapters/metrics.py", "nodeagent/lvsagent/adapters/metrics_health.py"),
+            "nodeagent/lvsagent/adapters/metrics_checks.py",
             "operator/lvsoperator/adapters/metrics.py",
         )
     )

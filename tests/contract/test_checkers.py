@@ -1,8 +1,10 @@
 """The checkers but HTTP, each against a real server of its protocol and against servers that misbehave."""
 
+import datetime
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -16,6 +18,7 @@ from typing import Final
 
 import grpc
 import pytest
+import trustme
 from aiosmtpd.controller import Controller
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
@@ -31,6 +34,7 @@ DNS: Final = HealthCheck(type=CheckType.DNS, name="web.example", timeout_ms=5000
 UDP: Final = replace(DNS, type=CheckType.UDP, payload=b"ping")
 SMTP: Final = replace(DNS, type=CheckType.SMTP)
 GRPC: Final = replace(DNS, type=CheckType.GRPC, name="")
+GRPC_TLS: Final = replace(GRPC, tls=True)
 AGENT: Final = replace(DNS, type=CheckType.AGENT)
 ICMP: Final = replace(DNS, type=CheckType.ICMP)
 EXEC: Final = replace(DNS, type=CheckType.EXEC)
@@ -47,14 +51,14 @@ def reason(check: HealthCheck, port: int, address: str = "127.0.0.1") -> str:
     return words
 
 
-@pytest.mark.parametrize("check", [SMTP, GRPC, AGENT])
+@pytest.mark.parametrize("check", [SMTP, GRPC, GRPC_TLS, AGENT])
 def test_nobody_there_and_nobody_who_speaks(check: HealthCheck) -> None:
     assert reason(check, free_port()) == "connection refused"
     with backend(hang) as port:
         assert reason(replace(check, timeout_ms=SOON), port) == f"no complete answer within {SOON} ms"
 
 
-@pytest.mark.parametrize("check", [SMTP, GRPC, AGENT])
+@pytest.mark.parametrize("check", [SMTP, GRPC, GRPC_TLS, AGENT])
 def test_an_answer_without_end_and_a_slow_drip_are_given_up(check: HealthCheck) -> None:
     with backend(says(b"2" * 65536, for_ever=True)) as port:
         assert reason(check, port)
@@ -213,6 +217,75 @@ def test_grpc_serves_or_says_why_not(grpc_server: tuple[int, health.HealthServic
     assert reason(replace(GRPC, name="sick"), port) == "NOT_SERVING, expected SERVING"
     assert reason(replace(GRPC, name="odd"), port) == "UNKNOWN, expected SERVING"
     assert reason(replace(GRPC, name="gone"), port) == "grpc-status 5: the service is not known there"
+
+
+@pytest.fixture(scope="module")
+def grpc_over_tls() -> Iterator[tuple[dict[str, int], str]]:
+    """grpcio's own server at ports with a good certificate and with an expired one, and the authority's certificate."""
+    authority = trustme.CA()
+    yesterday = datetime.datetime.fromtimestamp(time.time() - 86400, datetime.UTC)
+    good = authority.issue_cert("shop.example", "127.0.0.1")
+    expired = authority.issue_cert("shop.example", not_after=yesterday)
+    with ThreadPoolExecutor(4) as pool:
+        server = grpc.server(pool)
+        health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
+        ports = {}
+        for name, leaf in (("good", good), ("expired", expired)):
+            chain = b"".join(blob.bytes() for blob in leaf.cert_chain_pems)
+            credentials = grpc.ssl_server_credentials([(leaf.private_key_pem.bytes(), chain)])
+            ports[name] = server.add_secure_port("127.0.0.1:0", credentials)
+        server.start()
+        yield ports, authority.cert_pem.bytes().decode()
+        server.stop(0).wait(PATIENCE)
+
+
+def test_grpc_over_tls_serves_and_the_certificate_is_verified(grpc_over_tls: tuple[dict[str, int], str]) -> None:
+    ports, authority = grpc_over_tls
+    trusting = replace(GRPC, tls=True, ca_pem=authority, host="shop.example:8443")
+    assert ask_once(trusting, ports["good"]).ok
+    assert ask_once(replace(trusting, host=""), ports["good"]).ok  # by its address
+    assert reason(replace(trusting, name="gone"), ports["good"]) == "grpc-status 5: the service is not known there"
+    for check, port, words in (
+        (trusting, ports["expired"], "the certificate is not accepted: certificate has expired"),
+        (replace(trusting, host="other.example"), ports["good"], "not valid for 'other.example'"),
+        (replace(trusting, ca_pem=""), ports["good"], "unable to get local issuer certificate"),
+    ):
+        assert words in reason(check, port)
+        assert ask_once(replace(check, verify_tls=False, ca_pem=""), port).ok
+
+
+def test_grpc_with_tls_on_one_side_only_fails_with_a_word(
+    grpc_server: tuple[int, health.HealthServicer], grpc_over_tls: tuple[dict[str, int], str]
+) -> None:
+    ports, authority = grpc_over_tls
+    assert "TLS fails" in reason(replace(GRPC, tls=True, verify_tls=False), grpc_server[0])
+    assert reason(GRPC, ports["good"]) in ("the connection was closed without an answer", "connection reset by peer")
+    with backend(says(first=True)) as port:
+        assert "TLS fails" in reason(replace(GRPC, tls=True, ca_pem=authority), port)
+
+
+def test_an_answer_without_end_and_a_slow_drip_within_tls_are_given_up() -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    check = replace(GRPC, tls=True, ca_pem=authority.cert_pem.bytes().decode())
+    settings = b"\0\0\0\4\0\0\0\0\0"
+    with backend(says(settings * 7000, for_ever=True, first=True), tls=context) as port:
+        assert reason(check, port) == "the answer is not HTTP/2 of a health service"
+    with backend(says(settings, every=0.02, for_ever=True, first=True), tls=context) as port:
+        assert reason(replace(check, timeout_ms=SOON), port) == f"no complete answer within {SOON} ms"
+
+
+def test_grpc_over_tls_asks_for_http2_and_sends_the_name() -> None:
+    names: list[str | None] = []
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("shop.example").configure_cert(context)
+    context.sni_callback = lambda _socket, name, _context: names.append(name)
+    check = replace(GRPC, tls=True, ca_pem=authority.cert_pem.bytes().decode(), host="shop.example")
+    with backend(says(b"HTTP/1.1 400 Bad Request\r\n\r\n", first=True), tls=context) as port:
+        assert reason(check, port) == "the answer is not HTTP/2 of a health service"
+    assert names == ["shop.example"]
 
 
 def test_grpc_without_a_health_service() -> None:

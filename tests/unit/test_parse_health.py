@@ -91,6 +91,14 @@ def test_every_field_arrives() -> None:
     assert (found.sorry_server.address, found.sorry_server.port) == (ip_address("192.168.139.9"), 80)
 
 
+def test_grpc_may_be_asked_over_tls() -> None:
+    check = {"type": "GRPC", "tls": True, "verifyTls": False, "caPem": PEM, "host": "shop.example", "name": "shop.v1"}
+    assert parsed(check).health.checks == (
+        HealthCheck(type=CheckType.GRPC, tls=True, verify_tls=False, ca_pem=PEM, host="shop.example", name="shop.v1"),
+    )
+    assert not parsed({"type": "GRPC"}).health.checks[0].tls
+
+
 def test_commands_are_for_manifests_only() -> None:
     check = {"type": "Exec", "command": ["/usr/local/bin/check", "--quick"]}
     found = parse_virtual_service(real(check), standalone=True)
@@ -118,6 +126,9 @@ CHECK = "spec.health.checks[0]"
         (real({**TCP, "verifyTls": False}), f"{CHECK}.verifyTls", "goes with type HTTPS"),
         (real({"type": "HTTP", "caPem": PEM}), f"{CHECK}.caPem", "goes with type HTTPS"),
         (real({"type": "HTTPS", "caPem": "x"}), f"{CHECK}.caPem", "PEM"),
+        (real({"type": "HTTPS", "tls": True}), f"{CHECK}.tls", "goes with type GRPC"),
+        (real({"type": "GRPC", "caPem": PEM}), f"{CHECK}.caPem", "goes with tls: true"),
+        (real({"type": "GRPC", "tls": False, "verifyTls": False}), f"{CHECK}.verifyTls", "goes with tls: true"),
         (real({"type": "HTTP", "path": "ready"}), f"{CHECK}.path", "begin with /"),
         (real({"type": "HTTP", "path": "/a b"}), f"{CHECK}.path", "white space"),
         (real({"type": "HTTP", "host": "a\r\nb"}), f"{CHECK}.host", "host name"),

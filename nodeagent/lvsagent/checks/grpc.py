@@ -1,5 +1,6 @@
-"""gRPC: grpc.health.v1.Health/Check over HTTP/2 without TLS, by h2. Two messages of two fields need no more."""
+"""gRPC: grpc.health.v1.Health/Check over HTTP/2, by h2. Two messages of two fields need no more."""
 
+import ssl
 from typing import Final
 
 import h2.config
@@ -10,9 +11,11 @@ import h2.exceptions
 from lvsagent.checks.answer import WELL, Answer, endpoint, failed
 from lvsagent.checks.messages import Target
 from lvsagent.checks.stream import Stream, connected
+from lvsagent.checks.tls import connected_by_tls, refusal
 from lvsapi.health import HealthCheck
 
 PATH: Final = "/grpc.health.v1.Health/Check"
+ALPN: Final = "h2"
 LONGEST_ANSWER: Final = 65536
 """Bytes of everything that the server says; a right answer has a few hundred."""
 CHUNK: Final = 16384
@@ -28,26 +31,28 @@ class _Wrong(Exception):
 
 async def check(check: HealthCheck, target: Target) -> Answer:
     """SERVING, for the service of that name or, without one, for the server."""
-    async with connected(check, target) as stream:
-        connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
-        try:
-            status = await _ask(stream, connection, check.name, check.host or endpoint(check, target))
-        except h2.exceptions.ProtocolError as error:
-            return failed(check, target, f"the answer is not HTTP/2: {type(error).__name__}")
-        except _Wrong as error:
-            return failed(check, target, str(error))
+    try:
+        async with connected_by_tls(check, target, ALPN) if check.tls else connected(check, target) as stream:
+            status = await _ask(stream, check, check.host or endpoint(check, target))
+    except ssl.SSLError as error:
+        return failed(check, target, refusal(error))
+    except h2.exceptions.ProtocolError as error:
+        return failed(check, target, f"the answer is not HTTP/2: {type(error).__name__}")
+    except _Wrong as error:
+        return failed(check, target, str(error))
     if status == SERVING:
         return WELL
     name = STATUSES[status] if status < len(STATUSES) else str(status)
     return failed(check, target, f"{name}, expected SERVING")
 
 
-async def _ask(stream: Stream, connection: h2.connection.H2Connection, service: str, authority: str) -> int:
+async def _ask(stream: Stream, check: HealthCheck, authority: str) -> int:
     """The status (HealthCheckResponse.ServingStatus)."""
+    connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
     connection.initiate_connection()
     headers = [
         (":method", "POST"),
-        (":scheme", "http"),
+        (":scheme", "https" if check.tls else "http"),
         (":path", PATH),
         (":authority", authority),
         ("te", "trailers"),
@@ -55,7 +60,7 @@ async def _ask(stream: Stream, connection: h2.connection.H2Connection, service: 
         ("user-agent", "lvs-checks"),
     ]
     connection.send_headers(1, headers)
-    connection.send_data(1, request(service), end_stream=True)
+    connection.send_data(1, request(check.name), end_stream=True)
     await stream.send(connection.data_to_send())
     found: dict[str, str] = {}
     body, size = b"", 0

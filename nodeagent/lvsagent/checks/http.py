@@ -17,6 +17,7 @@ from yarl import URL
 from lvsagent.checks.answer import WELL, Answer, endpoint, failed
 from lvsagent.checks.limits import BODIES
 from lvsagent.checks.messages import Target
+from lvsagent.checks.tls import server_name, tls_context
 from lvsapi.health import MAX_BODY, CheckType, HealthCheck
 
 CHUNK: Final = 1 << 16
@@ -116,24 +117,6 @@ def _matches(text: str, body: bytes) -> bool:
 def pattern(text: str) -> regex.Pattern[bytes]:
     """Of bytes, as bodies are."""
     return regex.compile(text.encode())
-
-
-@lru_cache(maxsize=256)
-def tls_context(verify: bool, ca_pem: str) -> ssl.SSLContext:
-    """Certificates of the image, or those given and no others. Raises ssl.SSLError when they are none."""
-    if not verify:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        return context
-    return ssl.create_default_context(cadata=ca_pem or None)
-
-
-def server_name(check: HealthCheck, target: Target) -> str:
-    """What the certificate must bear: the host without its port. Addresses are not sent as SNI (RFC 6066)."""
-    host, colon, port = check.host.rpartition(":")
-    name = host if colon and port.isdecimal() else check.host
-    return name.strip("[]") or str(target.address)
 
 
 @asynccontextmanager
