@@ -1,11 +1,14 @@
 """Runs the tiers one after another and counts: ``python tests/run.py [unit sim contract net e2e]`` (default: all).
 
-The net tier runs in a kernel with ip_vs that the rig boots, unless this very kernel has it. There, and on
-the cluster, several kernels share few processors, so what failed is run once more with nothing beside it, and that is
-said: a director that was not given the processor for 0.3 s has rightly been replaced. The last line is
-``N passed, M failed``; the exit status is 0 when nothing failed, something ran, and the cores are covered.
+The net tier runs in a kernel with ip_vs that the rig boots, unless this very kernel has it. A file that says what it
+``NEEDS`` of a kernel, and so does not need ip_vs, runs in namespaces of its own on this kernel where that can be had:
+that takes a quarter of the processor. In all these places, and on the cluster, many share few processors, so what
+failed is run once more with nothing beside it, and that is said: a director that was not given the processor for 0.3 s
+has rightly been replaced. The last line is ``N passed, M failed``; the exit status is 0 when nothing failed, something
+ran, and the cores are covered.
 """
 
+import ast
 import contextlib
 import os
 import re
@@ -16,9 +19,11 @@ import tempfile
 import threading
 import time
 import xml.etree.ElementTree as ElementTree
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "build" / "reports"
@@ -38,6 +43,8 @@ DECODER = (
 TIME_LIMIT_SECONDS = 1500.0
 GUESTS_PER_PROCESSOR = 1.5
 """Kernels at a time: the tests mostly wait, but what they wait for must be in time."""
+NAMESPACES_PER_PROCESSOR = 1
+"""Files beside these that run in namespaces of this kernel: they wait, and hardly compute."""
 TOGETHER = ("unit", "sim", "contract")
 """Tiers that run at the same time: each keeps one processor busy, and none minds how long it takes."""
 AGAIN = ("net", "e2e")
@@ -107,7 +114,7 @@ def run_tier(tier: str, extra: list[str]) -> Count:
     started, used = time.monotonic(), processor_seconds()
     print(f"=== {tier}", flush=True)
     in_guests = tier == "net" and not has_ip_vs()
-    found = run_in_guests(extra) if in_guests else run_here(tier, tier, (), extra)
+    found = run_in_places(extra) if in_guests else run_here(tier, tier, (), extra)
     if tier in AGAIN and not extra:
         again = [test for report in REPORTS.glob(f"{tier}*.xml") for test in failures(report)]
         # Only when every failure is one of a test: a kernel that died is not tried again.
@@ -165,38 +172,77 @@ def said_count(line: str, status: int) -> Count:
     return found if found.failed or status == 0 else found + Count(failed=1)
 
 
-def run_in_guests(extra: list[str]) -> Count:
-    """The net tier in kernels that the rig boots: one for each file, some at a time; one alone for a selection."""
+def needs(path: Path) -> tuple[str, ...] | None:
+    """What the file says in ``NEEDS`` (words of ``tests.rig.namespaces.FEATURES``); None when it does not say."""
+    for line in ast.parse(path.read_text()).body:
+        if isinstance(line, ast.Assign) and [ast.unparse(name) for name in line.targets] == ["NEEDS"]:
+            return tuple(str(word) for word in ast.literal_eval(line.value))
+    return None
+
+
+def run_in_places(extra: list[str]) -> Count:
+    """The net tier, each file in a kernel that the rig boots or in namespaces of this one, some at a time."""
+    from tests.rig import apt, namespaces
+
+    if extra:
+        return run_in_guest("net", "net-selected", (), extra)
+    apt.install()  # ip(8), with which it is tried what this kernel can
     files = sorted(
         (ROOT / "tests" / "net").glob("test_*.py"), key=lambda path: (path.stem not in LONG, -path.stat().st_size)
     )
-    jobs: list[tuple[str, tuple[str, ...]]] = [(f"net-{f.stem}", (str(f.relative_to(ROOT)),)) for f in files]
-    if extra:
-        jobs = [("net-selected", ())]
-    hungry = [job for job in jobs if job[0].removeprefix("net-") in HUNGRY]
-    total = Count()
-    at_a_time = round(GUESTS_PER_PROCESSOR * (os.cpu_count() or 1))
-    for part, workers in (([job for job in jobs if job not in hungry], at_a_time), (hungry, 1)):
-        with ThreadPoolExecutor(max_workers=workers) as pool:
-            for found in pool.map(lambda job: run_in_guest("net", job[0], job[1], extra), part):
-                total += found
-    return total
+    here = [file for file in files if (words := needs(file)) is not None and namespaces.have(words)]
+    guests = [file for file in files if file not in here]
+    hungry = [file for file in guests if file.stem in HUNGRY]
+    processors = os.cpu_count() or 1
+
+    def start(pool: ThreadPoolExecutor, place: Callable[..., Count], files: list[Path]) -> list[Future[Count]]:
+        return [pool.submit(place, "net", f"net-{f.stem}", (str(f.relative_to(ROOT)),), extra) for f in files]
+
+    with (
+        ThreadPoolExecutor(round(GUESTS_PER_PROCESSOR * processors)) as many,
+        ThreadPoolExecutor(NAMESPACES_PER_PROCESSOR * processors) as more,
+    ):
+        ran = start(more, run_in_namespaces, here)
+        ran += start(many, run_in_guest, [file for file in guests if file not in hungry])
+    with ThreadPoolExecutor(1) as alone:
+        ran += start(alone, run_in_guest, hungry)
+    return sum((one.result() for one in ran), Count())
+
+
+def run_in_namespaces(tier: str, name: str, what: tuple[str, ...], extra: list[str]) -> Count:
+    """Those tests in namespaces of this kernel."""
+    from tests.rig import namespaces
+
+    def run(command: list[str], output: BinaryIO) -> int:
+        return namespaces.run(command, stdout=output, stderr=output, timeout=TIME_LIMIT_SECONDS)
+
+    return run_apart(run, tier, name, what, extra)
 
 
 def run_in_guest(tier: str, name: str, what: tuple[str, ...], extra: list[str]) -> Count:
-    """Those tests in one kernel that the rig boots; what they said is printed at once, when they are done."""
+    """Those tests in one kernel that the rig boots."""
     from tests.rig import apt, guest
     from tests.rig.build_kernel import kernel
+
+    def run(command: list[str], output: BinaryIO) -> int:
+        with PREPARED:
+            apt.install()
+            linux = kernel() / "linux"
+        return guest.run(linux, command, memory="1G", stdout=output, stderr=output, timeout=TIME_LIMIT_SECONDS)
+
+    return run_apart(run, tier, name, what, extra)
+
+
+def run_apart(
+    run: Callable[[list[str], BinaryIO], int], tier: str, name: str, what: tuple[str, ...], extra: list[str]
+) -> Count:
+    """What those tests said is printed at once, when they are done."""
     from tests.rig.errors import RigError
 
     report = REPORTS / f"{name}.xml"
     with tempfile.TemporaryFile() as output:
         try:
-            with PREPARED:
-                apt.install()
-                linux = kernel() / "linux"
-            command = [*pytest_command(tier, report, *what), *extra]
-            status = guest.run(linux, command, memory="1G", stdout=output, stderr=output, timeout=TIME_LIMIT_SECONDS)
+            status = run([*pytest_command(tier, report, *what), *extra], output)
         except RigError as error:
             output.write(f"{error}\n".encode())
             status = 1

@@ -14,6 +14,7 @@ from tests.net.election_host import VIP, ElectionHost, Probe, router
 from tests.net.lan import Lan
 
 pytestmark = pytest.mark.net
+NEEDS = ("lan",)
 
 HMAC = {"authentication": ipc.Authentication.HMAC, "key": "lab"}
 KEY = b"0123456789abcdef0123456789abcdef"

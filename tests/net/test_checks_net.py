@@ -17,6 +17,7 @@ from tests.checking import target, tcp
 from tests.net.lan import Lan
 
 pytestmark = pytest.mark.net
+NEEDS = ("lan",)
 
 WEB = "10.0.0.21"
 PATIENCE = 20.0

@@ -26,6 +26,7 @@ from tests.net.election_host import (
 from tests.net.lan import Lan
 
 pytestmark = pytest.mark.net
+NEEDS = ("lan", "filters")
 
 HELD, SECOND = f"{VIP}/32", "10.0.0.201/32"
 

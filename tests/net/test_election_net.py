@@ -16,6 +16,7 @@ from tests.net.election_host import VIP, ElectionHost, Probe, router
 from tests.net.lan import CommandFailed, Lan
 
 pytestmark = pytest.mark.net
+NEEDS = ("lan", "filters")
 
 
 class Lab:

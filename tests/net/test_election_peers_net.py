@@ -13,6 +13,7 @@ from tests.net.election_host import CLIENT, DR1, DR2, VIP, VIP6, ElectionHost, P
 from tests.net.lan import Lan
 
 pytestmark = pytest.mark.net
+NEEDS = ("lan", "filters")
 
 
 @pytest.fixture

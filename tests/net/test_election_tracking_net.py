@@ -12,6 +12,7 @@ from tests.net.election_host import ElectionHost, Pair, Probe, router
 from tests.net.lan import Lan
 
 pytestmark = pytest.mark.net
+NEEDS = ("lan",)
 
 
 @pytest.fixture
@@ -19,9 +20,14 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
     with contextlib.ExitStack() as stack:
         pair = Pair(stack.enter_context(Lan()), tmp_path)
         stack.callback(pair.close)
-        pair.lan.run("dr1", ["ip", "link", "add", "wan0", "type", "dummy"])
-        pair.lan.run("dr1", ["ip", "link", "set", "wan0", "up"])
+        add_wan0(pair)
         yield pair
+
+
+def add_wan0(pair: Pair) -> None:
+    """A cable whose other end is plugged in."""
+    pair.lan.run("dr1", ["ip", "link", "add", "wan0", "up", "type", "veth", "peer", "name", "beyond"])
+    pair.lan.run("dr1", ["ip", "link", "set", "beyond", "up"])
 
 
 def await_priority(host: ElectionHost, wanted: int) -> None:
@@ -73,6 +79,5 @@ def test_an_interface_without_weight_takes_the_router_out_without_a_gap(pair: Pa
         assert probe.gap(begin) <= 0.3
     assert pair.dr1.transitions() == ["startup", "active_silent", "interface_lost"]
     assert "tracked interface wan0 is missing" in pair.dr1.statistics().routers[0].problem
-    pair.lan.run("dr1", ["ip", "link", "add", "wan0", "type", "dummy"])
-    pair.lan.run("dr1", ["ip", "link", "set", "wan0", "up"])
+    add_wan0(pair)
     pair.dr1.await_holding()

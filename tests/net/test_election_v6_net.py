@@ -14,6 +14,7 @@ from tests.net.election_host import VIP6, ElectionHost, Probe, router, router6
 from tests.net.lan import Lan
 
 pytestmark = pytest.mark.net
+NEEDS = ("lan", "filters")
 
 HELD = f"{VIP6}/128"
 VIRTUAL_LINK_LOCAL = "fe80::5e00:2:0:33"

@@ -12,6 +12,7 @@ from tests.net.election_host import VIP, VIP6, ElectionHost, Pair, Probe, router
 from tests.net.lan import Lan
 
 pytestmark = pytest.mark.net
+NEEDS = ("lan", "macvlan", "filters")
 
 HELD, HELD6 = f"{VIP}/32", f"{VIP6}/128"
 CARRIER, MAC = "vrrp4.51", "00:00:5e:00:01:33"

@@ -11,6 +11,7 @@ from tests.net.election_host import VIP, await_finding
 from tests.net.faults import DOWN, Directors, gratuitous, scaled
 
 pytestmark = pytest.mark.net
+NEEDS = ("lan", "filters")
 
 SAYS_VIP = "ether type arp @nh,112,32 0x0a0000c8 @nh,192,32 0x0a0000c8"
 """ARP whose sender and target address is the VIP: gratuitous."""

@@ -9,6 +9,7 @@ from tests.net.election_host import VIP, await_finding, router
 from tests.net.faults import DOWN, LOSSLESS, Directors, scaled
 
 pytestmark = pytest.mark.net
+NEEDS = ("lan", "filters")
 
 HELD = f"{VIP}/32"
 

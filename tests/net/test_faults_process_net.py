@@ -11,6 +11,7 @@ from tests.net.faults import DOWN, FULL, LOSSLESS, Directors, gratuitous, is_adv
 from tests.net.lan import Lan
 
 pytestmark = pytest.mark.net
+NEEDS = ("lan", "filters")
 
 
 def of(lan: Lan, host: str) -> bytes:

@@ -14,6 +14,7 @@ from tests.net.election_host import CLIENT, DR1, DR2, await_finding
 from tests.net.faults import DOWN, Directors, cpu_seconds, forged, memory, scaled
 
 pytestmark = pytest.mark.net
+NEEDS = ("lan", "filters")
 
 HMAC = {"authentication": ipc.Authentication.HMAC, "key": "lab"}
 

@@ -8,6 +8,7 @@ import pytest
 from tests.net.lan import Direction, Lan
 
 pytestmark = pytest.mark.net
+NEEDS = ("lan",)
 
 
 class Echo:

@@ -12,6 +12,7 @@ from tests.net.election_host import VIP, ElectionHost, Probe, router
 from tests.net.lan import Lan
 
 pytestmark = pytest.mark.net
+NEEDS = ("lan", "filters")
 
 
 class Pair:
@@ -112,8 +113,8 @@ def test_a_process_that_does_not_come_back_is_replaced_when_its_time_is_over(pai
 
 
 def test_routers_of_a_sync_group_move_together(pair: Pair) -> None:
-    pair.lan.run("dr1", ["ip", "link", "add", "eth1", "type", "dummy"])
-    pair.lan.run("dr1", ["ip", "link", "set", "eth1", "up"])
+    pair.lan.run("dr1", ["ip", "link", "add", "eth1", "up", "type", "veth", "peer", "name", "beyond"])
+    pair.lan.run("dr1", ["ip", "link", "set", "beyond", "up"])
     second = {"name": "b", "virtual_router_id": 52, "addresses": ("10.0.0.201/32",)}
     for host, priority, interface in ((pair.dr1, 110, "eth1"), (pair.dr2, 100, "eth0")):
         host.configure(

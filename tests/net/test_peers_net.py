@@ -15,6 +15,7 @@ from tests.net.lan import Lan
 from tests.net.peers import BETTER, OURS, PEER, SLACK, WORSE, Contest, Profile, Software
 
 pytestmark = pytest.mark.net
+NEEDS = ("lan", "filters", "macvlan")
 
 
 @pytest.mark.parametrize("ours_is_better", [True, False], ids=["ours is better", "the peer is better"])

@@ -23,6 +23,7 @@ from tests.net.election_host import VIP, VIP6, ElectionHost, await_finding, rout
 from tests.net.lan import Lan
 
 pytestmark = pytest.mark.net
+NEEDS = ("lan", "macvlan")
 
 VIRTUAL_MAC = bytes.fromhex("00005e000133")
 LISTS = {4: (VIP,), 6: ("fe80::5e00:2:0:33", VIP6)}

@@ -14,6 +14,7 @@ from tests.net.election_host import VIP, VIP6, Pair, router, router6
 from tests.net.lan import Lan
 
 pytestmark = pytest.mark.net
+NEEDS = ("lan", "macvlan")
 
 MACS = {4: bytes.fromhex("00005e000133"), 6: bytes.fromhex("00005e000233")}
 CARRIERS = {4: "vrrp4.51", 6: "vrrp6.51"}

@@ -1,13 +1,17 @@
 """The last line of a test run counts what happened, and never hides a run that died."""
 
+import re
 import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.rig import namespaces
+
 pytestmark = pytest.mark.unit
 RUNNER: dict[str, Any] = runpy.run_path(str(Path(__file__).resolve().parents[1] / "run.py"))
+NET = Path(__file__).resolve().parents[1] / "net"
 count, failures, Count = RUNNER["count"], RUNNER["failures"], RUNNER["Count"]
 
 
@@ -125,3 +129,53 @@ def test_the_last_line_of_a_tier_that_ran_beside_others_is_counted_and_a_missing
 def test_files_that_run_apart_or_first_are_there() -> None:
     folder = Path(__file__).resolve().parents[1] / "net"
     assert all((folder / f"{name}.py").exists() for name in (*RUNNER["HUNGRY"], *RUNNER["LONG"]))
+
+
+def test_what_a_file_needs_of_a_kernel_is_read_and_a_file_that_does_not_say_stays_in_a_guest(tmp_path: Path) -> None:
+    path = tmp_path / "test_a.py"
+    path.write_text('import os\nNEEDS = ("lan", "macvlan")\n')
+    assert RUNNER["needs"](path) == ("lan", "macvlan")
+    path.write_text('"""NEEDS = ()"""\nOTHER = ("lan",)\ndef f():\n    NEEDS = ("lan",)\n')
+    assert RUNNER["needs"](path) is None
+
+
+def test_only_files_without_ip_vs_clock_and_cgroups_say_what_they_need_and_only_known_words() -> None:
+    said = {path: RUNNER["needs"](path) for path in sorted(NET.glob("test_*.py"))}
+    here = {path: words for path, words in said.items() if words is not None}
+    assert len(here) >= 15
+    for path, words in here.items():
+        assert words, path.name
+        assert set(words) <= set(namespaces.FEATURES), path.name
+        text = path.read_text()
+        assert "lan" in words or "Lan(" not in text, path.name
+        assert ("netem" in words) == ('"netem"' in text.replace('"netem")', "")), path.name
+        assert not re.search(r"ipvs|adapters\.kernel|runtime|cgroup\.procs|cpu\.max|clock_settime|tests\.lab", text), (
+            path.name
+        )
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_a_file_runs_in_namespaces_of_this_kernel_where_that_has_what_the_file_needs_and_else_in_a_guest(
+    able: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: dict[str, list[str]] = {"here": [], "guest": []}
+
+    def place(name: str) -> Any:
+        def run(tier: str, report: str, what: tuple[str, ...], extra: list[str]) -> Any:
+            assert what == (f"tests/net/{report.removeprefix('net-')}.py",)
+            ran[name].append(report.removeprefix("net-"))
+            return Count(passed=1)
+
+        return run
+
+    scope = RUNNER["run_in_places"].__globals__
+    monkeypatch.setattr(namespaces, "have", lambda words: able and "netem" not in words)
+    monkeypatch.setattr("tests.rig.apt.install", lambda: None)
+    monkeypatch.setitem(scope, "run_in_namespaces", place("here"))
+    monkeypatch.setitem(scope, "run_in_guest", place("guest"))
+    files = sorted(path.stem for path in NET.glob("test_*.py"))
+    assert RUNNER["run_in_places"]([]) == Count(passed=len(files))
+    assert sorted(ran["here"] + ran["guest"]) == files, "each once"
+    assert ("test_election_net" in ran["here"]) == able
+    assert {"test_ipvs_net", "test_faults_jitter_net", *RUNNER["HUNGRY"]} <= set(ran["guest"])
+    assert set(ran["guest"][-len(RUNNER["HUNGRY"]) :]) == set(RUNNER["HUNGRY"]), "when the others are done"
