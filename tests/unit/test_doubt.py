@@ -76,14 +76,14 @@ def test_a_fresh_suspicion_leaves_the_whole_table_beside_the_one_with_weight_0()
 def test_a_suspicion_that_lasts_is_believed_and_another_one_has_its_own_time() -> None:
     doubts = Doubts()
     doubt_of(doubts, 100.0, "node2")
-    doubt = doubt_of(doubts, 102.0, "node2", "node3")
+    doubt = doubt_of(doubts, 101.0, "node2", "node3")
     assert weights(only(doubt.whole)) == [1, 1, 1]
     assert doubts.until == 100.0 + BENEFIT
     doubt = doubt_of(doubts, 100.0 + BENEFIT, "node2", "node3")
     assert weights(only(doubt.whole)) == [1, 0, 1]
     assert doubt.gone == {ip_address("10.244.2.2")}
-    assert doubts.until == 102.0 + BENEFIT
-    doubt = doubt_of(doubts, 102.0 + BENEFIT, "node2", "node3")
+    assert doubts.until == 101.0 + BENEFIT
+    doubt = doubt_of(doubts, 101.0 + BENEFIT, "node2", "node3")
     assert doubt == Doubt(gone=frozenset({ip_address("10.244.2.2"), ip_address("10.244.3.2")}))
     assert doubts.until is None
     assert doubt_of(doubts, 110.0) == NO_DOUBT

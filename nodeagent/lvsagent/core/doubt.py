@@ -15,7 +15,7 @@ from lvsagent.core.loops import DOUBT_MARKS, SCHEDULER, Standing, marked
 from lvsagent.core.state import Mark, Service, ServiceKey
 from lvsapi.model import IPAddress, Protocol, Resolved
 
-BENEFIT = 3.0
+BENEFIT = 2.0
 """Seconds. A virtual machine that stops for a snapshot or a move is back in less; who is dead is dead for longer."""
 
 
