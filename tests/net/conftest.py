@@ -9,6 +9,15 @@ import pytest
 from lvsagent.adapters.kernel import Kernel
 from tests.net.faults import Directors
 from tests.net.lan import Lan
+from tests.net.preloaded import Nursery
+
+
+@pytest.fixture(scope="session", autouse=True)
+def preloaded_agents() -> Iterator[None]:
+    Lan.nursery = Nursery()
+    yield
+    Lan.nursery.close()
+    Lan.nursery = None
 
 
 @pytest.fixture(scope="module")

@@ -17,13 +17,16 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from tests.net import rtnetlink
+from tests.net.preloaded import Nursery, is_agent
 
 CLONE_NEWNET = 0x40000000
 SWITCH = "switch"
 EVERY_PROTOCOL = 0x0003
+WITHOUT_SYS = {"ip", "ipvsadm", "nft", "sysctl", "tc"}
+"""Commands that ask the kernel by netlink or /proc: they need no /sys of the host's own, which is dear in a guest."""
 DROP_CHAIN = "{ type filter hook %s device %s priority 0; policy drop; }"
 
 Direction = Literal["both", "from", "to"]
@@ -67,6 +70,9 @@ class Sniffer:
 
 class Lan:
     """The switch and what is plugged into it. A context manager."""
+
+    nursery: ClassVar[Nursery | None] = None
+    """Where agents come from; None: they start as the commands that they are."""
 
     def __init__(self) -> None:
         self._prefix = f"lan{os.getpid()}x{next(_serial)}"
@@ -112,6 +118,9 @@ class Lan:
 
     def run(self, host: str, argv: Sequence[str], *, check: bool = True, timeout: float = 30.0) -> str:
         """Standard output of a command inside the host. Raises CommandFailed unless ``check`` is False."""
+        if argv[0] in WITHOUT_SYS:
+            with self.inside(host):
+                return self._command(*argv, check=check, timeout=timeout, where=f"{host}: ")
         return self._command(*self._inside(host, argv), check=check, timeout=timeout)
 
     def popen(
@@ -120,12 +129,18 @@ class Lan:
         """A process inside the host: its pid is the command's own. Killed by ``close()`` when it still runs."""
         with contextlib.ExitStack() as stack:
             output: Any = stack.enter_context(log.open("ab")) if log else subprocess.DEVNULL
+            everything = {**os.environ, **(environment or {})}
+            process: subprocess.Popen[bytes]
+            if Lan.nursery is not None and log is not None and is_agent(argv):
+                process = Lan.nursery.start(self.namespace(host), argv, everything, output.fileno())
+                self._processes.append(process)
+                return process
             process = subprocess.Popen(
                 self._inside(host, argv),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, **(environment or {})},
+                env=everything,
             )
         self._processes.append(process)
         return process
@@ -226,10 +241,10 @@ class Lan:
     def _inside(self, host: str, argv: Sequence[str]) -> list[str]:
         return ["ip", "netns", "exec", self.namespace(host), *argv]
 
-    def _command(self, *argv: str, check: bool = True, timeout: float = 30.0) -> str:
+    def _command(self, *argv: str, check: bool = True, timeout: float = 30.0, where: str = "") -> str:
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)
         if check and done.returncode != 0:
-            raise CommandFailed(f"{' '.join(argv)}: status {done.returncode}: {done.stdout}{done.stderr}")
+            raise CommandFailed(f"{where}{' '.join(argv)}: status {done.returncode}: {done.stdout}{done.stderr}")
         return done.stdout
 
 
