@@ -8,13 +8,14 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_interface
+from itertools import islice
 from typing import Final
 
 from lvsagent.core.state import NodeFacts
 from lvsagent.core.targets import own_addresses
 from lvsagent.ipc import PeerNode, RouterConfig
 from lvsapi.ipvs import Forwarding
-from lvsapi.model import IPAddress, Resolved, VirtualRouter
+from lvsapi.model import IPAddress, IPNetwork, Resolved, VirtualRouter
 
 MOST: Final = 64
 """Of one router: each is asked for its MAC in the moment in which somebody answers."""
@@ -38,9 +39,16 @@ class Neighbors:
         if self._before is None or self._before[1] is not resolved or self._before != asked:
             backends = _backends(resolved)
             by_name = {router.name: router for router in resolved.routers}
+            links = {(each.vip_interface, each.family) for each in routers}
+            near = {link: _near(*link, facts, nodes) for link in links}
             self._before = asked
             self._after = tuple(
-                replace(config, real_servers=_hosts(config, by_name[config.name], backends, facts, nodes))
+                replace(
+                    config,
+                    real_servers=_hosts(
+                        config, by_name[config.name], backends, near[config.vip_interface, config.family], facts
+                    ),
+                )
                 for config in routers
             )
         return self._after
@@ -66,25 +74,43 @@ def _backends(resolved: Resolved) -> Mapping[IPAddress, _Backends]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """Of one interface and family."""
+
+    networks: tuple[IPNetwork, ...]
+    nodes: tuple[tuple[IPAddress, str], ...]
+    """Of those networks: address and name, by address."""
+    own: frozenset[IPAddress]
+
+    def has(self, address: IPAddress) -> bool:
+        return any(address in network for network in self.networks)
+
+
+def _near(interface: str, family: int, facts: NodeFacts, nodes: tuple[PeerNode, ...]) -> _Link:
+    networks = tuple(
+        n.network for i in facts.interfaces if i.name == interface for n in i.addresses if n.version == family
+    )
+    link = _Link(networks, (), own_addresses(facts))
+    found = [(ip_address(address), node.name) for node in nodes for address in node.addresses]
+    return replace(link, nodes=tuple(sorted((each for each in found if link.has(each[0])), key=lambda e: int(e[0]))))
+
+
 def _hosts(
     config: RouterConfig,
     router: VirtualRouter,
     backends: Mapping[IPAddress, _Backends],
+    link: _Link,
     facts: NodeFacts,
-    nodes: tuple[PeerNode, ...],
 ) -> tuple[str, ...]:
-    networks = [n.network for i in facts.interfaces if i.name == config.vip_interface for n in i.addresses]
     carried = [ip_interface(address).ip for address in config.addresses]
     outside = {address for virtual in carried if virtual in backends for address in backends[virtual].outside}
     busy = {node for virtual in carried if virtual in backends for node in backends[virtual].nodes}
     directors = {director.node for director in router.directors} | {facts.node}
-    silent = own_addresses(facts).union(carried, (a for director in router.directors for a in director.addresses))
-    addresses = {node.name: {ip_address(address) for address in node.addresses} for node in nodes}
-    silent |= {address for name in directors for address in addresses.get(name, ())}
-    ranks = {address: 2 for found in addresses.values() for address in found}
-    ranks |= {address: 1 for name in busy for address in addresses.get(name, ())}
-    ranks |= dict.fromkeys(outside, 0)
-    kin = [a for a in ranks if a.version == config.family and a not in silent]
-    near = [a for a in kin if any(a in network for network in networks)]
-    first = sorted(near, key=lambda a: (ranks[a], int(a)))[:MOST]
+    silent = link.own.union(carried, (a for director in router.directors for a in director.addresses))
+    silent |= {address for address, node in link.nodes if node in directors}
+    found = dict.fromkeys(sorted((a for a in outside if link.has(a)), key=int))
+    found |= dict.fromkeys(address for address, node in link.nodes if node in busy)
+    found |= dict.fromkeys(address for address, _ in link.nodes)
+    first = islice((address for address in found if address not in silent), MOST)
     return tuple(map(str, sorted(first, key=int)))
