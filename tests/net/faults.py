@@ -350,3 +350,16 @@ def hogs(number: int, seconds: float) -> Iterator[list[int]]:
 def spacing(times: list[float]) -> list[float]:
     """Seconds from each to the next."""
     return [after - before for before, after in itertools.pairwise(times)]
+
+
+def replaced(host: ElectionHost, *prefix: str, state: Path | None = None) -> None:
+    """Another process in the place of the host's."""
+    assert host.process is not None
+    host.signal(signal.SIGTERM)
+    host.process.wait(3)
+    host.start(*prefix, state=state)
+
+
+def pid_of(host: ElectionHost) -> int:
+    assert host.process is not None
+    return host.process.pid
