@@ -23,6 +23,8 @@ from lvsagent.core.sysctl import OCCASIONAL, REQUIRED
 TABLE = Path("/proc/thread-self/net/ip_vs")
 FEW_SERVICES = 20
 """Up to here services are read back one by one; above, one dump is cheaper when most of them were touched."""
+MANY_SERVICES = 100
+"""The same where it is not known how many there are: a dump of 1,000 costs as much as 700 one by one."""
 
 
 class Kernel:
@@ -133,7 +135,7 @@ class Kernel:
         failures = self.apply(ops)
         touched = {op.service for op in ops if isinstance(op, IpvsOp)}
         after = dict(there)
-        if len(touched) > FEW_SERVICES:
+        if len(touched) > MANY_SERVICES:
             after = dict(ours(self.ipvs.read().values()))
         else:
             for key in touched:
