@@ -80,7 +80,8 @@ def measure(runs: int) -> int:
                 with timed(figures["read"]):
                     now = kernel.read()
                 with timed(figures["unchanged"]):
-                    assert diff(want, now, Owned()).ops == ()
+                    left = diff(want, now, Owned()).ops
+                assert left == (), left[:5]
                 suspect(kernel, want, now, figures[f"doubt ({DOUBTED})"])
     for name, seconds in figures.items():
         print(f"{name:20} median {statistics.median(seconds):.3f} s, best {min(seconds):.3f}, worst {max(seconds):.3f}")
