@@ -51,7 +51,10 @@ AGAIN = ("net", "e2e")
 """Tiers whose failures are run once more."""
 LAST = re.compile(r"\d+ passed, \d+ failed(, \d+ skipped)?$")
 """The last line."""
-LONG = ("test_lab", "test_peers_net")
+LONG = (
+    "test_lab", "test_peers_net", "test_affinity_net", "test_liveness_net", "test_health_election_net",
+    "test_path_agent_net",
+)  # fmt: skip
 """Files of the net tier that take longest, for their size: they begin first."""
 HUNGRY = ("test_faults_resources_net", "test_faults_churn_net", "test_faults_flood_net")
 """Files of the net tier that take all processors on purpose: they run when the others are done."""
