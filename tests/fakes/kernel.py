@@ -11,6 +11,7 @@ from lvsagent.core.loops import LoopGuard, Standing
 from lvsagent.core.model import apply
 from lvsagent.core.state import Interface, KernelState, NodeFacts, ServiceKey
 from lvsagent.core.sysctl import REQUIRED
+from lvsagent.core.traffic import Readings
 
 
 @dataclass
@@ -28,6 +29,7 @@ class FakeKernel:
     guarded_at: list[int] = field(default_factory=list)
     """For each of them how many operations had been applied."""
     idle: frozenset[ServiceKey] = frozenset()
+    readings: Readings = field(default_factory=dict)
 
     def read(self) -> KernelState:
         if self.broken:

@@ -5,14 +5,17 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
+from lvsagent.adapters.kernel import Kernel
 from lvsagent.core.diff import ReinsertDestination, SetSysctl
 from lvsagent.core.sysctl import EXPIRE_NODEST_CONN
 from lvsapi.model import Backend, Forwarding, ObjectKey, Protocol, Resolved, Scheduler, VirtualServer
 from tests.net.lan import Lan
 from tests.net.pods import POD_PORT, PodLan
+from tests.net.tables import command
 
 pytestmark = pytest.mark.net
 VIP, PORT = "10.0.0.200", 80
@@ -161,3 +164,31 @@ def test_connections_live_on_under_traffic_while_destinations_are_reordered_agai
         for connection in connections * 3:
             assert kernel.apply([off, *moves, on]) == ()
             assert connection.lives()
+
+
+def test_what_ipvs_counted_is_read_as_ipvsadm_shows_it(pods: PodLan) -> None:
+    held = [pods.connect(VIP, PORT) for _ in range(20)]
+    with pods.lan.inside("n1"), Kernel(node="n1", proc_sys=Path("/proc/sys")) as kernel:
+        kernel.read()
+        shown = statistics(command("ipvsadm", "-Ln", "--stats", "--exact"))
+        found = {str(at[1][0] if at[1] else at[0].address): reading for at, reading in kernel.readings.items()}
+        connections = command("ipvsadm", "-Ln")
+    assert shown.keys() == {VIP, "10.244.1.11", "10.244.2.11", "10.244.3.11"}
+    assert {name: tuple(found[name].counters) for name in shown} == shown
+    assert shown["10.244.1.11"][3] > 0, "octets of clients"
+    for pod in ("10.244.1.11", "10.244.2.11", "10.244.3.11"):
+        (words,) = (line.split() for line in connections.splitlines() if f"-> {pod}:" in line)
+        assert [found[pod].active, found[pod].inactive] == [int(words[4]), int(words[5])], pod
+    assert sum(found[pod].active for pod in found if pod != VIP) >= len(held)
+
+
+def statistics(text: str) -> dict[str, tuple[int, ...]]:
+    """ipvsadm's statistics: address -> connections, packets in and out, octets in and out. Of marked services none."""
+    found, named = {}, False
+    for line in text.splitlines():
+        words = line.replace("->", "").split()
+        named = words[:1] == ["TCP"] if "->" not in line else named
+        if named:
+            place = words[1] if words[0] == "TCP" else words[0]
+            found[place.partition(":")[0]] = tuple(map(int, words[-5:]))
+    return found

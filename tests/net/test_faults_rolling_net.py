@@ -167,6 +167,13 @@ class Update:
                 found[words[1].partition(":")[0]] = int(words[3])
         return found
 
+    def tell(self, port: int) -> None:
+        """What the nodes know of a client's port, for whoever has to find out why it was cut."""
+        for node in self.pods.nodes:
+            entry = self.lan.run(node, ["grep", "-i", f" {port:04X} ", "/proc/net/ip_vs_conn"], check=False)
+            print(f"--- {node}\n{entry}{self.lan.run(node, ['ipvsadm', '-Ln'])}")
+            print((self.folder / f"{node}.log").read_text()[-4000:])
+
     def settled(self, seconds: float = 30.0) -> None:
         """Every node has what the slices say."""
         wanted = {address: int(state["ready"]) for address, (_, state) in self.endpoints.items()}
@@ -242,6 +249,7 @@ class Held:
         opened = lan.socket("client", socket.AF_INET, socket.SOCK_STREAM)
         opened.settimeout(5.0)
         opened.connect((VIP, PORT))
+        self.error, self.port = "", opened.getsockname()[1]
         self._stream = opened.makefile("rwb")
         self.pod = self._ask()
 
@@ -253,7 +261,8 @@ class Held:
     def lives(self) -> bool:
         try:
             return self._ask() == self.pod
-        except OSError:
+        except OSError as error:
+            self.error = repr(error)
             return False
 
 
@@ -297,7 +306,10 @@ def test_fault_49_a_rolling_update_fails_no_connection_and_cuts_none_before_its_
             due, old = waiting.pop(0)
             time.sleep(max(0.0, due - time.monotonic()))
             mine = [connection for connection in held if connection.pod == update.address(old)]
-            cut += [connection.pod for connection in mine if not connection.lives()]
+            dead = [connection for connection in mine if not connection.lives()]
+            cut += [f"{connection.pod}: {connection.error}" for connection in dead]
+            if dead:
+                update.tell(dead[0].port)
             update.end(old)
             update.publish()
         time.sleep(0.2)

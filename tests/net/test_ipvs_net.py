@@ -1,5 +1,6 @@
 """The kernel as the judge of what we program; pyroute2 and ipvsadm as independent readers of it."""
 
+import itertools
 import socket
 import time
 from dataclasses import replace
@@ -8,7 +9,9 @@ from ipaddress import ip_address
 import pytest
 from pyroute2 import IPVS, IPVSService
 
+from lvsagent.adapters.ipvswire import GET_SERVICE
 from lvsagent.adapters.kernel import Kernel
+from lvsagent.adapters.netlink import Message
 from lvsagent.core.brakes import removal_brake
 from lvsagent.core.diff import (
     AddDestination,
@@ -334,6 +337,23 @@ def test_a_thousand_services_of_ten_destinations_from_nothing(kernel: Kernel) ->
     assert removal_brake(nothing.ops, now, ours)
     assert kernel.apply(nothing.ops) == ()
     assert kernel.read().services == {}
+
+
+@pytest.mark.parametrize("lying", [1, 2])
+def test_a_dump_that_leaves_out_a_service_is_not_believed(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, lying: int
+) -> None:
+    make(kernel, EVERYTHING)
+    truth, dump, asked = kernel.read(), kernel.ipvs._netlink.dump, itertools.count(1)
+
+    def leave_out(message: Message) -> list[bytes]:
+        found = dump(message)
+        is_list_of_services = message.body[0] == GET_SERVICE
+        return found[1:] if is_list_of_services and next(asked) == lying else found
+
+    monkeypatch.setattr(kernel.ipvs._netlink, "dump", leave_out)
+    assert kernel.read().services == truth.services
+    assert {at[0] for at in kernel.readings} == truth.services.keys()
 
 
 def test_reading_and_an_unchanged_pass_leave_the_kernel_alone(kernel: Kernel) -> None:

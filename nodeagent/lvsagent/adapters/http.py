@@ -51,7 +51,7 @@ class HttpServer:
             return 405, "text/plain", b"GET only\n"
         route = self._routes.get(target.partition("?")[0])
         if route is None:
-            return 404, "text/plain", b"see /metrics, /healthz, /readyz\n"
+            return 404, "text/plain", b"see /metrics, /metrics/backends, /healthz, /readyz\n"
         return route()
 
 

@@ -2,10 +2,11 @@
 
 import socket
 import struct
+import sys
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
-from lvsagent.adapters.netlink import NESTED, Attributes, attribute
+from lvsagent.adapters.netlink import NESTED, Attributes, attribute, parse_attributes
 from lvsagent.core.diff import (
     AddDestination,
     AddService,
@@ -28,6 +29,7 @@ from lvsagent.core.state import (
     SyncDaemon,
     SyncRole,
 )
+from lvsagent.core.traffic import Counters, Reading
 from lvsapi.ipvs import IPIP, Tunnel, TunnelChecksum, TunnelType
 from lvsapi.model import IPAddress, Protocol
 
@@ -37,7 +39,11 @@ CMD_SERVICE, CMD_DEST, CMD_DAEMON = 1, 2, 3
 SVC_AF, SVC_PROTOCOL, SVC_ADDR, SVC_PORT, SVC_FWMARK, SVC_SCHED, SVC_FLAGS, SVC_TIMEOUT, SVC_NETMASK = range(1, 10)
 DEST_ADDR, DEST_PORT, DEST_METHOD, DEST_WEIGHT, DEST_UPPER, DEST_LOWER, DEST_FAMILY = 1, 2, 3, 4, 5, 6, 11
 DEST_TUN_TYPE, DEST_TUN_PORT, DEST_TUN_FLAGS = 13, 14, 15
+SVC_STATS, SVC_STATS64 = 10, 12
+DEST_ACTIVE, DEST_INACTIVE, DEST_STATS, DEST_STATS64 = 7, 8, 10, 12
 DAEMON_STATE, DAEMON_INTERFACE, DAEMON_SYNC_ID = 1, 2, 3
+STATS64 = struct.Struct("=" + "HHQ" * 5)
+"""The first five of IPVS_STATS_ATTR_*, as the kernel puts them one after another: length, type, value."""
 METHOD_MASK = 0x7
 NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17, Protocol.SCTP: 132}
 PROTOCOLS = {number: protocol for protocol, number in NUMBERS.items()}
@@ -176,6 +182,30 @@ def decode_destination(key: ServiceKey, attributes: Attributes) -> Destination:
         lower=lower,
         tunnel=_tunnel(attributes) if forwarding is ForwardMethod.TUNNEL else IPIP,
     )
+
+
+def service_reading(attributes: Attributes) -> Reading:
+    """What a service has counted."""
+    return Reading(_counters(attributes, SVC_STATS, SVC_STATS64))
+
+
+def destination_reading(attributes: Attributes) -> Reading:
+    """What a destination has counted, and its connections."""
+    active, inactive = (
+        struct.unpack("=I", attributes.get(kind, bytes(4))[:4])[0] for kind in (DEST_ACTIVE, DEST_INACTIVE)
+    )
+    return Reading(_counters(attributes, DEST_STATS, DEST_STATS64), active, inactive)
+
+
+def _counters(attributes: Attributes, narrow: int, wide: int) -> Counters:
+    """From the statistics of 64 bits, where the kernel has them (4.1)."""
+    nest = attributes.get(wide) or attributes.get(narrow, b"")
+    if len(nest) >= STATS64.size:
+        found = STATS64.unpack_from(nest)
+        if found[0::3] == (12,) * 5 and found[1::3] == (1, 2, 3, 4, 5):
+            return Counters(*found[2::3])
+    values = parse_attributes(nest)
+    return Counters(*(int.from_bytes(values.get(kind, b""), sys.byteorder) for kind in range(1, 6)))
 
 
 def _tunnel(attributes: Attributes) -> Tunnel:

@@ -19,6 +19,7 @@ from lvsagent.core.failure import OperationFailed, Reason
 from lvsagent.core.loops import DOUBT_MARKS, LoopGuard, Standing, ours, steps
 from lvsagent.core.state import KernelState, NodeFacts, Service, ServiceKey
 from lvsagent.core.sysctl import OCCASIONAL, REQUIRED
+from lvsagent.core.traffic import Readings
 
 TABLE = Path("/proc/thread-self/net/ip_vs")
 FEW_SERVICES = 20
@@ -79,6 +80,11 @@ class Kernel:
             refusals=refusals,
             daemons=self.ipvs.daemons(),
         )
+
+    @property
+    def readings(self) -> Readings:
+        """What IPVS had counted at the last ``read``."""
+        return self.ipvs.readings
 
     def readback(self, ops: Sequence[Op], before: KernelState) -> KernelState:
         """``before`` with what the operations touched read again: the cost is that of the change, not of the table."""

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from lvsagent.adapters.metrics_checks import of_checks
 from lvsagent.adapters.metrics_health import health_metrics
+from lvsagent.adapters.metrics_traffic import traffic_metrics
 from lvsagent.core.agent import ACTIVE, address_of
 from lvsagent.core.claims import UNREACHABLE, Malformed
 from lvsagent.core.diff import Op
@@ -50,6 +51,7 @@ class AgentCollector(Collector):
         yield from self._nodes()
         yield from self._served()
         yield from health_metrics(self._view)
+        yield from traffic_metrics(self._view)
         yield from self._programming()
         yield from self._exchange()
         yield from self._guarded()

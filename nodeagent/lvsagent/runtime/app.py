@@ -25,6 +25,7 @@ from lvsagent.adapters.kube import ApiClient
 from lvsagent.adapters.kubesource import KubeSource
 from lvsagent.adapters.manifests import ManifestSource
 from lvsagent.adapters.metrics import AgentCollector
+from lvsagent.adapters.metrics_traffic import BackendsCollector
 from lvsagent.adapters.podgates import PodGates
 from lvsagent.adapters.procfs import Originals, Sysctls, boot_id, prepare, restore
 from lvsagent.adapters.statefile import StateFileError, StateFiles
@@ -131,7 +132,10 @@ class App:
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         self.registry = registry
-        self.http = HttpServer({"/metrics": self._metrics, "/healthz": self._healthz, "/readyz": self._readyz})
+        self.backends = CollectorRegistry(auto_describe=False)
+        self.backends.register(BackendsCollector(self.view))
+        answers = {"/metrics": self._metrics, "/metrics/backends": self._backends}
+        self.http = HttpServer({**answers, "/healthz": self._healthz, "/readyz": self._readyz})
         self._saved = 0.0
         self._to_save: Snapshot | None = None
         self._saving: asyncio.Task[None] | None = None
@@ -351,6 +355,9 @@ class App:
     def _metrics(self) -> Answer:
         self.view.health, self.view.held = self.source.health, self.source.held
         return 200, CONTENT_TYPE_LATEST, generate_latest(self.registry)
+
+    def _backends(self) -> Answer:
+        return 200, CONTENT_TYPE_LATEST, generate_latest(self.backends)
 
     def _healthz(self) -> Answer:
         healthy = self.view.healthy(time.monotonic())

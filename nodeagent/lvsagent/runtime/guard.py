@@ -20,6 +20,7 @@ from lvsagent.core.guard import Culprit, Fights, NodeReadings, Thing
 from lvsagent.core.loops import LoopGuard, Standing, loop_guard, ours, steps
 from lvsagent.core.plan import NodePlan
 from lvsagent.core.state import ForwardMethod, KernelState, NodeFacts, ServiceKey
+from lvsagent.core.traffic import Readings
 from lvsagent.core.tunnels import narrow
 from lvsagent.ipc import Configure, RouterConfig
 from lvsagent.runtime.logs import Throttle
@@ -46,6 +47,8 @@ _log = logging.getLogger(__name__)
 class Looks(Protocol):
     """What is needed of ``runtime.worker.Worker``."""
 
+    @property
+    def readings(self) -> Readings: ...
     async def moved(self) -> bool: ...
     async def inspect(self, remote: tuple[IPAddress, ...]) -> NodeReadings: ...
     async def make(self, paths: ClientPaths) -> Made: ...
@@ -111,6 +114,13 @@ class Guard:
             self.view.repairs[Thing.CLIENT_PATH] += await self._make(self._paths)
         if self._loops is not None:
             await self._guard_loops(self._loops)  # neighbours come, go and change their cards
+
+    def count(self, there: KernelState) -> None:
+        """Everything was read: add up what IPVS counted. ``there``: with the addresses of firewall marks of ranges."""
+        beside = self._loops.services if self._loops is not None else {}
+        names = {key: key for key in (*there.services, *beside) if key.mark}
+        wanted = {(s.address, s.protocol, s.port) for s in self.view.resolved.servers}
+        self.view.traffic.update(self.worker.readings, names, wanted)
 
     def noticed(self, before: KernelState | None, now_there: KernelState, owned: Owned) -> None:
         """The kernel was read anew. ``before``: as we left it; None when we do not know."""

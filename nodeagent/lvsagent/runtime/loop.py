@@ -248,6 +248,7 @@ class Loop:
         self.view.kernel_supported = True
         if self.guard is not None:
             self.guard.noticed(before, self.have, self.owned)
+            self.guard.count(self.have)
         return True
 
     def _refused(self, error: OSError) -> None:

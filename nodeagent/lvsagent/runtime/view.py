@@ -11,6 +11,7 @@ from lvsagent.core.health import Watch
 from lvsagent.core.hold import Hold
 from lvsagent.core.plan import NodePlan
 from lvsagent.core.state import KernelState
+from lvsagent.core.traffic import Traffic
 from lvsagent.runtime.checks import ChecksState
 from lvsapi.model import Problem, Resolved
 
@@ -77,6 +78,7 @@ class View:
     state_errors: int = 0
     actual: KernelState | None = None
     """As last read from the kernel."""
+    traffic: Traffic = field(default_factory=Traffic)
     repairs: Counter[Thing] = field(default_factory=Counter)
     """Things of ours that somebody changed and that were put back."""
     node_findings: Mapping[str, str] = field(default_factory=dict)

@@ -18,6 +18,7 @@ from lvsagent.core.failure import OperationFailed
 from lvsagent.core.guard import Culprit, NodeReadings
 from lvsagent.core.loops import LoopGuard, Standing
 from lvsagent.core.state import KernelState, NodeFacts
+from lvsagent.core.traffic import Readings
 from lvsapi.model import IPAddress
 
 T = TypeVar("T")
@@ -26,6 +27,8 @@ T = TypeVar("T")
 class KernelPort(Protocol):
     """What the loop needs of ``adapters.kernel.Kernel``."""
 
+    @property
+    def readings(self) -> Readings: ...
     def read(self) -> KernelState: ...
     def readback(self, ops: Sequence[Op], before: KernelState) -> KernelState: ...
     def facts(self) -> NodeFacts: ...
@@ -70,6 +73,8 @@ class Worker:
         self._glance: GlancePort | None = None
         self._seen: int | None = None
         """As the kernel looked before we last read it."""
+        self.readings: Readings = {}
+        """What IPVS had counted when everything was read last."""
         self._files = files
         self._kernel: KernelPort | None = None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="kernel")
@@ -80,7 +85,9 @@ class Worker:
         def work(kernel: KernelPort) -> tuple[KernelState, NodeFacts]:
             # First: what changes while we read is seen by the next look.
             self._seen = self._look()
-            return kernel.read(), kernel.facts()
+            state, facts = kernel.read(), kernel.facts()
+            self.readings = kernel.readings
+            return state, facts
 
         return await self._run(work)
 
