@@ -1,4 +1,4 @@
-"""Runs the tiers one after another and counts: ``python tests/run.py [unit sim contract net e2e]`` (default: all).
+"""Runs the tiers and counts: ``python tests/run.py [unit sim contract net e2e]`` (default: all).
 
 The net tier runs in a kernel with ip_vs that the rig boots, unless this very kernel has it. A file that says what it
 ``NEEDS`` of a kernel, and so does not need ip_vs, runs in namespaces of its own on this kernel where that can be had:
@@ -47,6 +47,9 @@ NAMESPACES_PER_PROCESSOR = 1
 """Files beside these that run in namespaces of this kernel: they wait, and hardly compute."""
 TOGETHER = ("unit", "sim", "contract")
 """Tiers that run at the same time: each keeps one processor busy, and none minds how long it takes."""
+MEANWHILE = "e2e"
+"""The tier that mostly waits, for a cluster: it runs beside these when all are asked for, and they give way to it."""
+GIVE_WAY = ("nice", "-n", "10")
 AGAIN = ("net", "e2e")
 """Tiers whose failures are run once more."""
 LAST = re.compile(r"\d+ passed, \d+ failed(, \d+ skipped)?$")
@@ -148,15 +151,40 @@ def run_here(tier: str, name: str, what: tuple[str, ...], extra: list[str]) -> C
     return count(report, run_command(tier, [*pytest_command(tier, report, *what), *extra]))
 
 
+def parts(tiers: list[str]) -> tuple[list[str], list[str]]:
+    """Which of these tiers run at the same time, and which one after another then."""
+    together = [tier for tier in TOGETHER if tier in tiers]
+    if len(together) < 2:
+        return [], tiers
+    if set(tiers) == set(TIERS):
+        together.append(MEANWHILE)
+    return together, [tier for tier in tiers if tier not in together]
+
+
+def beside(tier: str, tiers: list[str], extra: list[str]) -> list[str]:
+    """The command of one of several tiers that run at the same time."""
+    first = GIVE_WAY if MEANWHILE in tiers and tier != MEANWHILE else ()
+    return [*first, sys.executable, str(Path(__file__)), *extra, tier]
+
+
 def run_together(tiers: list[str], extra: list[str]) -> Count:
     """Those tiers at the same time, each in a process of this program; what they say one after another."""
+    from tests.rig.errors import RigError
+
     total = Count()
-    command = [sys.executable, str(Path(__file__)), *extra]
+    if MEANWHILE in tiers:
+        # Once for all of them, and where it is seen how far it is.
+        try:
+            environment_of(MEANWHILE)
+        except RigError as error:
+            print(error, flush=True)
+            return Count(failed=1)
+        print(f"=== {', '.join(tiers)}: at the same time", flush=True)
     with contextlib.ExitStack() as stack:
         running = []
         for tier in tiers:
             said = stack.enter_context(tempfile.TemporaryFile())
-            running.append((said, subprocess.Popen([*command, tier], stdout=said, stderr=said)))
+            running.append((said, subprocess.Popen(beside(tier, tiers, extra), stdout=said, stderr=said)))
         for said, process in running:
             status = process.wait()
             said.seek(0)
@@ -254,18 +282,28 @@ def run_apart(
         return count(report, status)
 
 
+def environment_of(tier: str) -> dict[str, str]:
+    """What the tier's pytest needs is installed and built, without a limit of time. Raises RigError."""
+    environment = dict(os.environ)
+    if tier in ("contract", "e2e"):
+        from tests.rig import apt
+        from tests.rig.build_kernel import kernel
+        from tests.rig.build_kubernetes import kubernetes
+        from tests.rig.cluster import kind_is_possible
+
+        apt.install()
+        environment.setdefault("LVS_RIG_BIN", str(kubernetes()))
+        if tier == "e2e" and not kind_is_possible():
+            kernel()
+    return environment
+
+
 def run_command(tier: str, command: list[str]) -> int:
     """The exit status of the tier's pytest, with what it needs at hand."""
     from tests.rig.errors import RigError
 
     try:
-        environment = dict(os.environ)
-        if tier in ("contract", "e2e"):
-            from tests.rig import apt
-            from tests.rig.build_kubernetes import kubernetes
-
-            apt.install()
-            environment.setdefault("LVS_RIG_BIN", str(kubernetes()))
+        environment = environment_of(tier)
         return subprocess.run(command, cwd=ROOT, env=environment, timeout=TIME_LIMIT_SECONDS).returncode
     except (RigError, subprocess.TimeoutExpired) as error:
         print(error, flush=True)
@@ -291,10 +329,9 @@ def main(arguments: list[str]) -> int:
     sys.path.insert(0, str(ROOT))
     REPORTS.mkdir(parents=True, exist_ok=True)
     total = Count()
-    together = [tier for tier in TOGETHER if tier in tiers]
-    if len(together) > 1:
+    together, tiers = parts(tiers)
+    if together:
         total += run_together(together, extra)
-        tiers = [tier for tier in tiers if tier not in together]
     if set(MEASURED) <= set(tiers):
         (ROOT / ".coverage").unlink(missing_ok=True)
     for tier in tiers:

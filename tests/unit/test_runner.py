@@ -179,3 +179,17 @@ def test_a_file_runs_in_namespaces_of_this_kernel_where_that_has_what_the_file_n
     assert ("test_election_net" in ran["here"]) == able
     assert {"test_ipvs_net", "test_faults_jitter_net", *RUNNER["HUNGRY"]} <= set(ran["guest"])
     assert set(ran["guest"][-len(RUNNER["HUNGRY"]) :]) == set(RUNNER["HUNGRY"]), "when the others are done"
+
+
+def test_the_cluster_is_waited_for_beside_the_quick_tiers_when_all_are_asked_for() -> None:
+    divide, beside = RUNNER["parts"], RUNNER["beside"]
+    everything = list(RUNNER["TIERS"])
+    together, rest = divide(everything)
+    assert (together, rest) == (["unit", "sim", "contract", "e2e"], ["net"])
+    assert sorted(together + rest) == sorted(everything), "each once"
+    assert divide(["unit", "sim"]) == (["unit", "sim"], [])
+    assert divide(["unit", "e2e"]) == ([], ["unit", "e2e"])
+    assert divide(["net", "unit", "contract", "e2e"]) == (["unit", "contract"], ["net", "e2e"])
+    assert [beside(tier, together, ["-x"])[0] == "nice" for tier in together] == [True, True, True, False]
+    assert beside("e2e", together, ["-x"])[-2:] == ["-x", "e2e"]
+    assert beside("unit", ["unit", "sim"], [])[0] != "nice"
