@@ -47,9 +47,8 @@ NAMESPACES_PER_PROCESSOR = 1
 """Files beside these that run in namespaces of this kernel: they wait, and hardly compute."""
 TOGETHER = ("unit", "sim", "contract")
 """Tiers that run at the same time: each keeps one processor busy, and none minds how long it takes."""
-MEANWHILE = "e2e"
-"""The tier that mostly waits, for a cluster: it runs beside these when all are asked for, and they give way to it."""
-GIVE_WAY = ("nice", "-n", "10")
+BUILD = ("nice", "-n", "5", sys.executable, "-m", "tests.rig", "build")
+"""What the cluster boots from, images of this very tree and a disk: made beside the tiers that run at the same time."""
 AGAIN = ("net", "e2e")
 """Tiers whose failures are run once more."""
 LAST = re.compile(r"\d+ passed, \d+ failed(, \d+ skipped)?$")
@@ -151,46 +150,35 @@ def run_here(tier: str, name: str, what: tuple[str, ...], extra: list[str]) -> C
     return count(report, run_command(tier, [*pytest_command(tier, report, *what), *extra]))
 
 
-def parts(tiers: list[str]) -> tuple[list[str], list[str]]:
-    """Which of these tiers run at the same time, and which one after another then."""
-    together = [tier for tier in TOGETHER if tier in tiers]
-    if len(together) < 2:
-        return [], tiers
-    if set(tiers) == set(TIERS):
-        together.append(MEANWHILE)
-    return together, [tier for tier in tiers if tier not in together]
-
-
-def beside(tier: str, tiers: list[str], extra: list[str]) -> list[str]:
-    """The command of one of several tiers that run at the same time."""
-    first = GIVE_WAY if MEANWHILE in tiers and tier != MEANWHILE else ()
-    return [*first, sys.executable, str(Path(__file__)), *extra, tier]
-
-
-def run_together(tiers: list[str], extra: list[str]) -> Count:
-    """Those tiers at the same time, each in a process of this program; what they say one after another."""
+def run_together(tiers: list[str], extra: list[str], build: bool) -> Count:
+    """Those tiers at the same time, each in a process of this program; what they say one after another. ``build``: a
+    cluster is wanted afterwards."""
     from tests.rig.errors import RigError
 
     total = Count()
-    if MEANWHILE in tiers:
-        # Once for all of them, and where it is seen how far it is.
+    jobs = [[sys.executable, str(Path(__file__)), *extra, tier] for tier in tiers]
+    if build:
         try:
-            environment_of(MEANWHILE)
+            environment_of("e2e")  # here it is seen how far it is
         except RigError as error:
             print(error, flush=True)
             return Count(failed=1)
-        print(f"=== {', '.join(tiers)}: at the same time", flush=True)
+        jobs.append(list(BUILD))
+    print(f"=== {', '.join(tiers)} at the same time{'; and what the cluster boots from' if build else ''}", flush=True)
     with contextlib.ExitStack() as stack:
         running = []
-        for tier in tiers:
+        for command in jobs:
             said = stack.enter_context(tempfile.TemporaryFile())
-            running.append((said, subprocess.Popen(beside(tier, tiers, extra), stdout=said, stderr=said)))
-        for said, process in running:
+            running.append((command, said, subprocess.Popen(command, stdout=said, stderr=said)))
+        for command, said, process in running:
             status = process.wait()
             said.seek(0)
-            *lines, last = said.read().decode(errors="replace").splitlines() or [""]
-            print("\n".join(lines), flush=True)
-            total += said_count(last, status)
+            lines = said.read().decode(errors="replace").splitlines() or [""]
+            if command[0] == BUILD[0]:
+                print("\n".join(lines), flush=True)
+                continue  # what was not built now is built when it is needed, and there its failure counts
+            print("\n".join(lines[:-1]), flush=True)
+            total += said_count(lines[-1], status)
     return total
 
 
@@ -328,10 +316,13 @@ def main(arguments: list[str]) -> int:
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
     REPORTS.mkdir(parents=True, exist_ok=True)
+    from tests.rig.cluster import kind_is_possible
+
     total = Count()
-    together, tiers = parts(tiers)
-    if together:
-        total += run_together(together, extra)
+    together = [tier for tier in TOGETHER if tier in tiers]
+    if len(together) > 1:
+        total += run_together(together, extra, "e2e" in tiers and not kind_is_possible())
+        tiers = [tier for tier in tiers if tier not in together]
     if set(MEASURED) <= set(tiers):
         (ROOT / ".coverage").unlink(missing_ok=True)
     for tier in tiers:

@@ -17,7 +17,7 @@ Handler = Callable[[Cluster, list[str]], int]
 
 COMMANDS = """\
   tools                      install the Debian packages that the rig and the tests use
-  build                      build everything that is cached (kernel, Kubernetes, images) now
+  build                      build everything that is cached (kernel, Kubernetes, images, disk) now
   guest [-m 1G] [-c 2] -- COMMAND…   one command in one kernel with ip_vs, over this machine's files
   image                      build the project's images; prints their archives
   up [--nodes 3] [--images A.tar,B.tar|none]   a real Kubernetes; unless told otherwise with the project's images
@@ -65,11 +65,14 @@ def _build(rest: list[str]) -> int:
     from . import apt, image
     from .build_kernel import kernel
     from .build_kubernetes import kubernetes
+    from .disk import base_disk
     from .small_images import pause
 
     apt.install()
-    for folder in (kernel(), kubernetes(), pause(), *image.archives()):
+    archives = image.archives()
+    for folder in (kernel(), kubernetes(), pause(), *archives):
         print(folder)
+    print(base_disk(kernel() / "linux", tuple(path.resolve() for path in archives)))
     return 0
 
 

@@ -3,11 +3,13 @@
 import re
 import runpy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.rig import namespaces
+from tests.rig.errors import RigError
 
 pytestmark = pytest.mark.unit
 RUNNER: dict[str, Any] = runpy.run_path(str(Path(__file__).resolve().parents[1] / "run.py"))
@@ -181,15 +183,19 @@ def test_a_file_runs_in_namespaces_of_this_kernel_where_that_has_what_the_file_n
     assert set(ran["guest"][-len(RUNNER["HUNGRY"]) :]) == set(RUNNER["HUNGRY"]), "when the others are done"
 
 
-def test_the_cluster_is_waited_for_beside_the_quick_tiers_when_all_are_asked_for() -> None:
-    divide, beside = RUNNER["parts"], RUNNER["beside"]
-    everything = list(RUNNER["TIERS"])
-    together, rest = divide(everything)
-    assert (together, rest) == (["unit", "sim", "contract", "e2e"], ["net"])
-    assert sorted(together + rest) == sorted(everything), "each once"
-    assert divide(["unit", "sim"]) == (["unit", "sim"], [])
-    assert divide(["unit", "e2e"]) == ([], ["unit", "e2e"])
-    assert divide(["net", "unit", "contract", "e2e"]) == (["unit", "contract"], ["net", "e2e"])
-    assert [beside(tier, together, ["-x"])[0] == "nice" for tier in together] == [True, True, True, False]
-    assert beside("e2e", together, ["-x"])[-2:] == ["-x", "e2e"]
-    assert beside("unit", ["unit", "sim"], [])[0] != "nice"
+def test_what_the_cluster_boots_from_is_built_beside_the_quick_tiers_and_costs_them_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scope = RUNNER["run_together"].__globals__
+    monkeypatch.setitem(scope, "environment_of", lambda tier: {})
+    monkeypatch.setitem(scope, "BUILD", ("sh", "-c", "echo built; exit 1"))
+    monkeypatch.setitem(scope, "sys", SimpleNamespace(executable="true"))
+    assert RUNNER["run_together"](["unit", "sim"], [], True) == Count(), "no tier failed"
+    monkeypatch.setitem(scope, "sys", SimpleNamespace(executable="false"))
+    assert RUNNER["run_together"](["unit", "sim"], [], False) == Count(failed=2)
+
+    def broken(tier: str) -> dict[str, str]:
+        raise RigError("the kernel cannot be built")
+
+    monkeypatch.setitem(scope, "environment_of", broken)
+    assert RUNNER["run_together"](["unit"], [], True) == Count(failed=1)
