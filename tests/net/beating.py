@@ -102,11 +102,11 @@ class Beating:
         kept.write_text(json.dumps({**json.loads(kept.read_text()), "boot_id": "an earlier one"}))
         self.lan.heal(node)
 
-    def deafen(self, node: str, deaf: bool = True) -> None:
+    def deafen(self, node: str, deaf: bool = True, towards: str = "10.0.0.0/24") -> None:
         """The node's beats and ICMP are lost on their way out; everything else arrives."""
         if deaf:
             rules = "table inet deaf { chain out { type filter hook output priority 0;"
-            rules += " udp dport 9480 drop; meta l4proto icmp drop; }; }"
+            rules += f" ip daddr {towards} udp dport 9480 drop; ip daddr {towards} meta l4proto icmp drop; }}; }}"
             self.lan.run(node, ["nft", rules])
         else:
             self.lan.run(node, ["nft", "delete", "table", "inet", "deaf"])

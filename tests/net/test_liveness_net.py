@@ -105,6 +105,25 @@ def test_a_living_node_that_is_suspected_while_another_becomes_active_loses_no_c
     assert [one.pod for one in alive if not one.lives()] == []
 
 
+def test_what_was_opened_while_only_the_active_node_suspected_somebody_outlives_its_crash(beating: Beating) -> None:
+    """Nobody else has a reason of its own to look for connections that its table would send elsewhere."""
+    time.sleep(4.5)  # until nobody looks any more for what may have been opened before the tables were complete
+    beating.deafen("n2", towards="10.0.0.21")
+    beating.await_tables(["n1"], {"n1": 1, "n2": 0, "n3": 1})
+    assert beating.weights("n3") == beating.all(1)
+    beating.hold(60)
+    assert {one.pod for one in beating.held} == {"p1", "p3"}
+    beating.deafen("n2", False)
+    beating.await_tables(["n1"], beating.all(1))
+    time.sleep(1.0)
+    beating.crash("n1")
+    beating.until("n2 has taken over", lambda: beating.holds("n2"), 5.0)
+    alive = [one for one in beating.held if one.pod == "p3"]
+    lost = sum(not one.lives() for one in alive)
+    print(f"of {len(alive)} connections of a living pod {lost} lost")
+    assert lost == 0
+
+
 def test_connections_of_a_dead_node_end_when_it_has_had_the_benefit_of_the_doubt(beating: Beating) -> None:
     beating.hold(30)
     at = beating.crash("n1")

@@ -248,6 +248,13 @@ def test_a_question_carries_nothing() -> None:
     assert decoded == claims.Message(claims.Kind.ASK, node_id("n1"), len(claims.ask("n1")), ())
 
 
+def test_an_active_node_says_which_tables_it_has() -> None:
+    said = claims.tables("n1", bytes(range(16)))
+    assert claims.decode(said) == claims.Message(claims.Kind.TABLES, node_id("n1"), len(said), (), bytes(range(16)))
+    assert claims.decode(claims.tables("n1", b"short")) is claims.Malformed.CONTENT
+    assert claims.decode(said[:-17] + b"\1" + said[-16:]) is claims.Malformed.CONTENT
+
+
 @pytest.mark.parametrize(
     ("payload", "why"),
     [

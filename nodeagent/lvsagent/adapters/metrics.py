@@ -246,7 +246,14 @@ class AgentCollector(Collector):
             "lvs_connection_exchange_errors", "Times when connections could not be read, told or written."
         )
         errors.add_metric([], self._view.exchange_errors)
-        yield from (told, heard, written, dropped, errors)
+        differ = GaugeMetricFamily(
+            "lvs_tables_differ",
+            "1 for each Active node whose tables place connections otherwise than this node's.",
+            labels=["peer"],
+        )
+        for node in sorted(self._view.differing):
+            differ.add_metric([node], 1)
+        yield from (told, heard, written, dropped, errors, differ)
 
     def _guarded(self) -> Iterator[Metric]:
         repairs = CounterMetricFamily(

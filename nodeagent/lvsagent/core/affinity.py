@@ -6,8 +6,9 @@ exceptions: their pod's node knows them (it has an entry for every connection of
 become Active, which put them into their kernels. See docs/decisions/0008.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from lvsagent.core.maglev import DestinationKey, Placement
@@ -66,28 +67,34 @@ class Connection(NamedTuple):
 
 
 _Flow = tuple[Protocol, IPAddress, int, int, int]
+_Name = tuple[Protocol, IPAddress, int]
 
 
 @dataclass(slots=True)
 class Tables:
     """The placements of this node's services, each computed when it is first asked for after a change."""
 
-    _services: Mapping[tuple[Protocol, IPAddress, int], Service] = field(default_factory=dict)
-    _placements: dict[tuple[Protocol, IPAddress, int], Placement] = field(default_factory=dict)
+    _services: Mapping[_Name, Service] = field(default_factory=dict)
+    _placements: dict[_Name, Placement] = field(default_factory=dict)
     _last: dict[ServiceKey, dict[DestinationKey, int]] = field(default_factory=dict)
     """The last weights above 0, as the kernel remembers them."""
+    _digests: dict[_Name, int] = field(default_factory=dict)
 
-    def use(self, services: Mapping[ServiceKey, Service]) -> bool:
-        """Other tables. True: a place may have changed. Services whose nodes do not choose alike are left out."""
+    def use(self, services: Mapping[ServiceKey, Service], without: Collection[_Name] = ()) -> bool:
+        """Other tables. True: a place may have changed. Services whose nodes do not choose alike are left out, and
+        those ``without`` which it is to be done."""
         wanted = {}
         for key, service in services.items():
             alike = service.scheduler == "mh" and not key.mark and not service.flags & ServiceFlag.PERSISTENT
-            if alike and key.protocol is not None:
+            if alike and key.protocol is not None and (key.protocol, key.address, key.port) not in without:
                 wanted[key.protocol, key.address, key.port] = service
         if wanted == self._services:
             return False
         stay = {name for name, service in wanted.items() if self._services.get(name) == service}
         self._placements = {name: placement for name, placement in self._placements.items() if name in stay}
+        self._digests = {
+            name: self._digests[name] if name in stay else _digest(service) for name, service in wanted.items()
+        }
         self._services = wanted
         kept, self._last = self._last, {}
         for service in wanted.values():
@@ -99,6 +106,11 @@ class Tables:
     def services(self) -> Mapping[ServiceKey, Service]:
         """Those whose nodes choose alike."""
         return {service.key: service for service in self._services.values()}
+
+    @property
+    def digest(self) -> bytes:
+        """16 octets that are the same on nodes that place every connection alike."""
+        return (sum(self._digests.values()) % (1 << 128)).to_bytes(16)
 
     def __contains__(self, name: tuple[Protocol, IPAddress, int]) -> bool:
         return name in self._services
@@ -125,6 +137,19 @@ class Tables:
             service = self._services[connection.service]
             placement = self._placements[connection.service] = Placement(service, self._last[service.key])
         return placement.of(connection.client, connection.client_port)
+
+
+def _digest(service: Service) -> int:
+    """The forwarding method is left out: a destination is reached from each node in its own way."""
+    key = service.key
+    places = ",".join(f"{d.address} {d.port} {d.weight}" for d in service.destinations)
+    text = f"{key.protocol} {key.address} {key.port} {int(service.flags)} {places}"
+    return int.from_bytes(blake2b(text.encode(), digest_size=16).digest())
+
+
+def local_only(resolved: Resolved) -> frozenset[_Name]:
+    """The services of which every node knows its own pods only: their tables are different on purpose."""
+    return frozenset((s.protocol, s.address, s.port) for s in resolved.servers if s.local and s.protocol is not None)
 
 
 def unsuspected(services: Mapping[ServiceKey, Service], resolved: Resolved) -> Mapping[ServiceKey, Service]:

@@ -3,8 +3,9 @@
     | magic 4 | version 1 | kind 1 | zero 2 | node 8 | length 2 | groups 2 |
 
 Big-endian. ``node`` is the beginning of the SHA-256 of the sender's name, ``length`` that of the message without the
-proof behind it (``liveness.proof``). Kind 1 asks for claims, kind 2 carries groups, one for each service and
-destination; one without groups says to who asked that it was told everything:
+proof behind it (``liveness.proof``). Kind 1 asks for claims; kind 3 says which tables an Active node has, by a digest
+of 16 octets; kind 2 carries groups, one for each service and destination, and one without groups says to who asked that
+it was told everything:
 
     | family 1 | protocol 1 | port 2 | destination port 2 | claims 2 | address | destination | claims… |
 
@@ -29,6 +30,8 @@ UNREACHABLE: Final = "unreachable"
 """Why a datagram did not leave: the word in metrics, beside ``Malformed`` and the reasons of ``liveness.beat``."""
 MAGIC: Final = b"lvsA"
 VERSION: Final = 1
+DIGEST: Final = 16
+"""Octets."""
 LARGEST: Final = 1200
 """Octets of a message: with the proof below every MTU that IPv6 allows."""
 _HEADER: Final = struct.Struct("!4sBBH8sHH")
@@ -45,6 +48,7 @@ class Kind(IntEnum):
 
     ASK = 1
     TELL = 2
+    TABLES = 3
 
 
 @unique
@@ -66,11 +70,18 @@ class Message(NamedTuple):
     length: int
     """Octets without the proof."""
     claims: tuple[Connection, ...]
+    digest: bytes = b""
+    """Of kind 3: ``core.affinity.Tables.digest``."""
 
 
 def ask(node: str) -> bytes:
     """A request for everybody's claims."""
     return _HEADER.pack(MAGIC, VERSION, Kind.ASK, 0, node_id(node), _HEADER.size, 0)
+
+
+def tables(node: str, digest: bytes) -> bytes:
+    """Which tables the node has by which it gives connections."""
+    return _HEADER.pack(MAGIC, VERSION, Kind.TABLES, 0, node_id(node), _HEADER.size + len(digest), 0) + digest
 
 
 def end(node: str) -> bytes:
@@ -117,8 +128,11 @@ def decode(payload: bytes) -> Message | Malformed:
         return Malformed.VERSION
     if zero or length < _HEADER.size or len(payload) - length not in (0, TRAILER_LENGTH):
         return Malformed.LENGTH
+    body = payload[_HEADER.size : length]
+    if kind == Kind.TABLES:
+        return Message(Kind.TABLES, node, length, (), body) if len(body) == DIGEST and not count else Malformed.CONTENT
     try:
-        claims = tuple(_claims(payload[_HEADER.size : length], count))
+        claims = tuple(_claims(body, count))
         return Message(Kind(kind), node, length, claims)
     except (ValueError, KeyError, struct.error):
         return Malformed.CONTENT

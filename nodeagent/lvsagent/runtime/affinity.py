@@ -1,7 +1,8 @@
 """Tells other nodes which connections to this node's pods their tables would send elsewhere, and writes what they tell.
 
-A change of the tables is followed by a few looks at the connections, then by one now and then for as long as there are
-exceptions; without any there is nothing to do. Loss is made up for by the next telling. See docs/decisions/0008.
+A change of the tables, and tables of an Active node that differ, are followed by looks at the connections
+(``core.agreement``), then by one now and then for as long as there are exceptions; without any there is nothing to do.
+Loss is made up for by the next telling. See docs/decisions/0008.
 """
 
 import asyncio
@@ -10,13 +11,16 @@ import errno
 import logging
 import socket
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_address
 from typing import Final, Protocol
 
 from lvsagent.adapters import connections
 from lvsagent.core import claims
-from lvsagent.core.affinity import Connection, Tables, backends, suspected, to_write, unsuspected
+from lvsagent.core.affinity import Connection, Tables, backends, local_only, suspected, to_write, unsuspected
+from lvsagent.core.agreement import Looks, Others, Said
+from lvsagent.core.plan import NodePlan
 from lvsagent.liveness import proof
 from lvsagent.liveness.beat import DropReason, node_id
 from lvsagent.runtime.logs import Throttle
@@ -28,10 +32,6 @@ TICK: Final = 0.1
 """Seconds between looks at the plan."""
 AGAIN: Final = 0.4
 """Seconds after which who waits for answers asks once more."""
-AFTER_CHANGE: Final = (0.0, 1.0, 4.0)
-"""Seconds: other nodes are not programmed at the same moment, and until then place connections by their old table."""
-REPEAT: Final = 30.0
-"""Seconds; less than any timeout of an entry that carries data."""
 RETRY: Final = 1.0
 """Seconds after a failure."""
 ANSWER: Final = 0.3
@@ -43,6 +43,8 @@ MOST: Final = 100_000
 """Claims that wait to be written."""
 RECEIVE_BUFFER: Final = 1 << 20
 """Octets."""
+PASSES: Final = 16
+"""Whose tables are followed one by one while one look is taken."""
 PACE: Final = 32
 """Datagrams sent at a stretch."""
 
@@ -74,9 +76,12 @@ class Affinity(asyncio.DatagramProtocol):
         self._tables = Tables()
         self._meant = Tables()
         """The same without suspicions: a node that comes back has these."""
-        self._plan: object = None
-        self._looks: list[float] = []
-        """When to look at the connections, in monotonic seconds."""
+        self._plan: NodePlan | None = None
+        self._plans: deque[NodePlan] = deque(maxlen=PASSES)
+        """Of the passes that the tables do not follow yet."""
+        self._looks = Looks()
+        self._said = Said()
+        self._others = Others()
         self._asked: list[float] | None = None
         """When to ask; None: not begun."""
         self._answered = 0.0
@@ -109,6 +114,36 @@ class Affinity(asyncio.DatagramProtocol):
             if self._transport is not None:
                 self._transport.close()
 
+    def noticed(self) -> None:
+        """A pass is over. Each counts: tables may be others for a shorter time than that between two turns."""
+        # Not before the kernel has the first tables: an entry for a destination that is not there belongs to nobody.
+        plan = self._view.plan if self._view.actual is not None else None
+        if plan is not None and plan is not self._plan:
+            self._plan = plan
+            self._plans.append(plan)
+            self._event.set()
+
+    async def _follow(self, now: float) -> None:
+        """The tables of the passes since, one after another."""
+        while self._plans:
+            plan = self._plans.popleft()
+            services, without = plan.state.services, local_only(self._view.resolved)
+            meant = unsuspected(services, self._view.resolved)
+            if self._tables.use(services, without) | self._meant.use(meant, without):
+                self._looks.changed(now)
+                await self._say(now)
+
+    async def _say(self, now: float) -> None:
+        """Tell the others our tables when it is time, and look when theirs are not ours."""
+        digest = self._tables.digest
+        if self._tables and self._said.due(digest, bool(self._view.claims.active), now):
+            await self._send([claims.tables(self._view.node, digest)])
+        self._compare(now)
+
+    def _compare(self, now: float) -> None:
+        self._view.differing = self._others.differing(self._tables.digest, now)
+        self._looks.compared(bool(self._view.differing), now)
+
     async def _turn(self, now: float) -> None:
         if not self._nodes():
             return
@@ -117,13 +152,8 @@ class Affinity(asyncio.DatagramProtocol):
             self._transport = await self._open()
         self._keys.refresh(now)
         self._proofs.use(self._keys.ring(proof.KEY), now)
-        # Not before the kernel has the first tables: an entry for a destination that is not there belongs to nobody.
-        plan = self._view.plan if self._view.actual is not None else None
-        if plan is not None and plan is not self._plan:
-            self._plan = plan
-            meant = unsuspected(plan.state.services, self._view.resolved)
-            if self._tables.use(plan.state.services) | self._meant.use(meant):
-                self._looks = [now + after for after in AFTER_CHANGE]
+        self.noticed()
+        await self._follow(now)
         if not self._tables:
             return
         if self._asked is None:
@@ -132,11 +162,12 @@ class Affinity(asyncio.DatagramProtocol):
             del self._asked[0]
             if len(self._asked) or (self._view.hold is not None and not self._view.hold.done):
                 await self._send([claims.ask(self._view.node)])
+        await self._say(now)
         if self._inbox or self._ended:
             await self._write()
         asking = self._answerable(now)
-        if asking or (self._looks and now >= self._looks[0]):
-            await self._look(now)
+        if asking or self._looks.due(now):
+            await self._look()
             await self._send([claims.end(self._view.node)], asking)
 
     def _answerable(self, now: float) -> list[str]:
@@ -155,15 +186,14 @@ class Affinity(asyncio.DatagramProtocol):
 
     # -- out -----------------------------------------------------------------------------------------------------
 
-    async def _look(self, now: float) -> None:
+    async def _look(self) -> None:
         """Tell the exceptions among this node's connections."""
         started = time.monotonic()
         local = [address for address, node in backends(self._view.resolved).items() if node == self._view.node]
         found = await asyncio.to_thread(self._exceptions, local)
-        self._looks = [moment for moment in self._looks if moment > now]
+        self._looks.looked(started, time.monotonic(), bool(found))
         if found:
             await self._send(list(claims.tell(self._view.node, found)))
-            self._looks = self._looks or [now + REPEAT]
             self.counted["told"] += len(found) if self._targets() else 0
             milliseconds = round((time.monotonic() - started) * 1000)
             _log.info("connections told to other nodes", extra={"count": len(found), "ms": milliseconds})
@@ -207,6 +237,10 @@ class Affinity(asyncio.DatagramProtocol):
                 )
         elif message.kind is claims.Kind.ASK:
             self._asking.setdefault(sender, time.monotonic() + PATIENCE)
+            self._event.set()
+        elif message.kind is claims.Kind.TABLES:
+            self._others.heard(sender, message.digest, time.monotonic())
+            self._compare(time.monotonic())
             self._event.set()
         else:
             self.counted["heard"] += len(message.claims)

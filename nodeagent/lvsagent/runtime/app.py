@@ -163,6 +163,7 @@ class App:
                 port=self.settings.claims_port,
                 wake=self.loop.wake,
             )
+            self.loop.programmed = part.noticed
             work.append(part.run())
         work += [self.guard.watch(self.loop.stirred, self.loop.wake), self.checks.run()]
         tasks = [asyncio.create_task(item) for item in work]

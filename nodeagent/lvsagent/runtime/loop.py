@@ -59,6 +59,8 @@ class Loop:
     """The record of what is ours was lost."""
     passed: Callable[[Snapshot], None] = lambda _: None
     """Called after each pass that knew something."""
+    programmed: Callable[[], None] = lambda: None
+    """Called after each pass that has programmed the kernel, or found it as it should be."""
     transition: Callable[[ipc.StateChanged, Resolved], None] = lambda _, __: None
     prepare: Callable[[], None] = lambda: None
     """Called when the kernel can be programmed at last: only now it has all settings. Blocking."""
@@ -227,6 +229,7 @@ class Loop:
         routers = self._neighbors.of(wanted.routers, self.view.resolved, self.facts, self._peers)
         self._tell(routers, wanted.state, difference, now)
         self._conclude(wanted.problems, difference, failures)
+        self.programmed()
         self.passed(snapshot)
 
     async def _read(self, now: float) -> bool:

@@ -71,6 +71,8 @@ class View:
     """``told``, ``heard`` and ``written`` connections whose place in the table had changed."""
     exchange_dropped: Counter[str] = field(default_factory=Counter)
     """Datagrams about them by reason."""
+    differing: frozenset[str] = frozenset()
+    """Active nodes with other tables than this one's."""
     exchange_errors: int = 0
     """Times when connections could not be read, told or written."""
     hold: Hold | None = None
