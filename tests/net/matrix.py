@@ -158,12 +158,16 @@ FEATURES: Final = (
         spec={"schedulerFlags": ["sh-port", "sh-fallback"]},
         service="-b sh-fallback,sh-port",
     ),
-    Case(
-        name="tunnel gue",
-        scheduler=Scheduler.RR,
-        forwarding=Forwarding.TUNNEL,
-        spec=GUE,
-        destination=f"--tun-type gue --tun-port {GUE_PORT} --tun-nocsum",
+    *(
+        Case(
+            name=f"tunnel gue IPv{family}",
+            scheduler=Scheduler.RR,
+            forwarding=Forwarding.TUNNEL,
+            family=family,
+            spec=GUE,
+            destination=f"--tun-type gue --tun-port {GUE_PORT} --tun-nocsum",
+        )
+        for family in (4, 6)
     ),
     Case(
         name="tunnel gre with checksum",
@@ -197,7 +201,7 @@ for one address, and the same table by `ipvsadm` for another. Then
 """
 NOTES: Final = """
 `twos` chooses at random and `dh` by the virtual address, which differs: with `twos` only that every connection is
-answered is compared, with `dh` that one real server has them all. Tunnels of type gue are tried with IPv4 only.
+answered is compared, with `dh` that one real server has them all. Tunnels of type gre are tried with IPv4 only.
 
 """
 KEPT: Final = """\
