@@ -38,7 +38,7 @@ from lvsagent.core.loops import loop_guard
 from lvsagent.core.plan import plan
 from lvsapi.model import Resolved
 from tests.net.lan import Lan
-from tests.net.pods import PodLan
+from tests.net.pods import PodLan, await_listening
 from tests.net.test_data_path_net import PORT, VIP, resolved
 
 SIDES: Final = ("ipvsadm", "ours", "kube-proxy")
@@ -123,7 +123,7 @@ class Place:
         for pod in ("p1", "p2"):
             log = folder / f"{pod}.log"
             lan.popen(pod, [sys.executable, "-I", "-S", "-c", SERVER, str(PORT)], log=log)
-            lan.run("client", ["timeout", "20", "sh", "-c", f"until grep -q listening {log}; do sleep 0.05; done"])
+            await_listening(log)
         for node, other in (("n1", "10.0.0.22"), ("n2", "10.0.0.21")):
             with lan.inside(node), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
                 one.sendto(b"", (other, 9))

@@ -217,7 +217,7 @@ class Place:
         return self.lan.run("client", ["ip", "-o", "neigh", "show", VIP]).split(" lladdr ")[-1].split()[0]
 
     def mac(self, host: str, interface: str) -> str:
-        return self.lan.run(host, ["cat", f"/sys/class/net/{interface}/address"]).strip()
+        return self.lan.mac(host, interface)
 
     def addresses(self, director: str) -> list[str]:
         """IPv4 addresses of the director's uplink, with prefix length."""

@@ -87,12 +87,10 @@ class CheckedLab(Lab):
 
     def weights(self, director: str) -> dict[str, int]:
         """By server, as the kernel has them."""
-        found = {}
-        for line in self.table(director).splitlines():
-            words = line.split()
-            if words[:1] == ["-a"]:
-                found[words[words.index("-r") + 1].rpartition(":")[0]] = int(words[words.index("-w") + 1])
-        return found
+        with self.lan.inside(director):
+            lines = Path("/proc/thread-self/net/ip_vs").read_text().splitlines()
+        servers = (words for line in lines if (words := line.split())[0] == "->" and words[3].isdecimal())
+        return {socket.inet_ntoa(bytes.fromhex(words[1][:8])): int(words[3]) for words in servers}
 
     def weigh(self, **wanted: int) -> bool:
         """Whether both directors have these weights, by server."""

@@ -6,6 +6,7 @@ Pod network 10.244.K.0/24 on node K, routed between the nodes as a CNI without a
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,7 +120,7 @@ class PodLan:
             self.lan.popen(f"p{k}", [sys.executable, "-I", "-S", "-c", SERVER, f"p{k}", str(POD_PORT)], log=log)
             logs.append(log)
         for log in logs:
-            self.lan.run("client", ["timeout", "10", "sh", "-c", f"until grep -q listening {log}; do sleep 0.05; done"])
+            await_listening(log)
 
     @contextmanager
     def kernel(self, node: str) -> Iterator[Kernel]:
@@ -165,6 +166,14 @@ class PodLan:
     def release(self, node: str, address: str) -> None:
         """The VIP leaves the uplink."""
         self.lan.run(node, ["ip", "address", "del", f"{address}/32", "dev", "eth0"])
+
+
+def await_listening(log: Path) -> None:
+    """Until the server whose log that is says that it listens."""
+    end = time.monotonic() + 20.0
+    while "listening" not in log.read_text():
+        assert time.monotonic() < end, f"{log.stem} does not listen: {log.read_text()}"
+        time.sleep(0.02)
 
 
 def own_namespace() -> int:

@@ -33,14 +33,19 @@ spec:
 """
 QUIET = {"PYTHONDONTWRITEBYTECODE": "1"}
 """Two interpreters that write the same file on a host's folder meet in the middle of it."""
-ANSWERS = (
-    "import http.server, sys\n"
-    "class Handler(http.server.BaseHTTPRequestHandler):\n"
-    "    def do_GET(self):\n"
-    "        self.send_response(200); self.end_headers(); self.wfile.write(sys.argv[1].encode())\n"
-    "    def log_message(self, *_): pass\n"
-    "http.server.ThreadingHTTPServer(('', 80), Handler).serve_forever()\n"
-)
+ANSWERS = """
+import socket, sys, threading
+listening = socket.create_server(("", 80), backlog=64)
+def answer(asked):
+    with asked:
+        request = b""
+        while b"\\r\\n\\r\\n" not in request and (part := asked.recv(4096)):
+            request += part
+        asked.sendall(b"HTTP/1.0 200 OK\\r\\n\\r\\n" + sys.argv[1].encode())
+while True:
+    threading.Thread(target=answer, args=(listening.accept()[0],), daemon=True).start()
+"""
+"""Says its name to whoever asks by HTTP."""
 
 
 class Lab:
@@ -59,7 +64,7 @@ class Lab:
         for number, host in enumerate(("w1", "w2"), 11):
             lan.add_host(host, f"10.0.0.{number}/24")
             lan.run(host, ["ip", "address", "add", f"{VIP}/32", "dev", "lo"])
-            lan.popen(host, [sys.executable, "-c", ANSWERS, host])
+            lan.popen(host, [sys.executable, "-I", "-S", "-c", ANSWERS, host])
         lan.add_host("client", "10.0.0.50/24")
 
     def start(self, host: str, *options: str) -> None:

@@ -20,7 +20,7 @@ from tests.fakes.api import FakeApi, fake_api
 from tests.gen import raw_endpoint_slice, raw_node, raw_service, raw_virtual_service
 from tests.net.faults import scaled
 from tests.net.lan import Lan
-from tests.net.pods import POD_PORT, PodLan
+from tests.net.pods import POD_PORT, PodLan, await_listening
 from tests.net.test_agent_api_net import NODES, SERVICES, SLICES, VIRTUAL_SERVICES
 
 pytestmark = pytest.mark.net
@@ -74,9 +74,7 @@ class Update:
         self.endpoints: dict[str, tuple[str, dict[str, bool]]] = {}
         for k, node in enumerate(self.pods.nodes, 1):
             lan.popen(f"p{k}", [sys.executable, "-I", "-S", "-c", NAMING, str(POD_PORT)], log=folder / f"p{k}.log")
-            lan.run(
-                "client", ["timeout", "10", "sh", "-c", f"until grep -q list {folder}/p{k}.log; do sleep 0.05; done"]
-            )
+            await_listening(folder / f"p{k}.log")
             lan.run(node, ["sysctl", "-qw", "net.ipv4.conf.all.accept_local=1"])
         ready: Future[FakeApi] = Future()
         self._loop: asyncio.AbstractEventLoop

@@ -23,6 +23,7 @@ from lvsapi.parse import parse_virtual_service
 from lvsapi.resolve import resolve
 from tests.net.lan import Lan
 from tests.net.matrix import CASES, CONNECTIONS, FIRST_PORT, GUE_PORT, MARK, OURS, RANGE, REAL, THEIRS, Case
+from tests.net.pods import await_listening
 
 pytestmark = pytest.mark.net
 DIRECTOR, CLIENT = "n1", {4: "10.0.0.100", 6: "fd00::100"}
@@ -92,7 +93,7 @@ class Ground:
             lan.run(DIRECTOR, ["ip", "address", "add", address, "dev", "eth0", *_v6(address)])
         logs = [self._real_server(number, folder) for number in (1, 2, 3)]
         for log in logs:
-            lan.run("client", ["timeout", "20", "sh", "-c", f"until grep -q listening {log}; do sleep 0.05; done"])
+            await_listening(log)
 
     def _real_server(self, number: int, folder: Path) -> Path:
         lan, name, own = self.lan, f"r{number}", {family: text.format(number) for family, text in REAL.items()}

@@ -18,6 +18,7 @@ from lvsapi.health import CheckType, HealthCheck
 from lvsapi.ipvs import Forwarding, Tunnel, TunnelType
 from lvsapi.model import IPAddress, Protocol
 from tests.net.lan import Lan
+from tests.net.pods import await_listening
 from tests.net.tables import VIP, VIP6, make, pod, service, wanted
 
 pytestmark = pytest.mark.net
@@ -70,7 +71,7 @@ class World:
         """A server; returns its log."""
         log = self.folder / f"{host}-{'-'.join(argv)}-{time.monotonic_ns()}.log"
         self.lan.popen(host, [sys.executable, "-I", "-S", "-c", code, *argv], log=log)
-        self.lan.run(host, ["timeout", "10", "sh", "-c", f"until grep -q listening {log}; do sleep 0.05; done"])
+        await_listening(log)
         return log
 
     def ask(self, target: Target, check: HealthCheck = CHECK, host: str = "dr1") -> Answer:

@@ -19,7 +19,7 @@ from lvsapi.resolve import resolve
 from lvsapi.takeover import kept_of, synchronised_class
 from tests.gen import assignment, endpoint, endpoint_slice, port, service_class, snapshot, virtual_service
 from tests.net.lan import Lan
-from tests.net.pods import POD_PORT, SERVER, Connection, PodLan
+from tests.net.pods import POD_PORT, SERVER, Connection, PodLan, await_listening
 
 pytestmark = pytest.mark.net
 VIP, PORT, COUNT = "10.0.0.200", 80, 24
@@ -50,9 +50,8 @@ class Classic(PodLan):
             self.lan.popen(
                 name, [sys.executable, "-I", "-S", "-c", SERVER, name, str(PORT)], log=folder / f"{name}.log"
             )
-        logs = " ".join(str(folder / f"{name}.log") for name in REAL)
-        ready = f"for log in {logs}; do until grep -q listening $log; do sleep 0.05; done; done"
-        self.lan.run("client", ["timeout", "20", "sh", "-c", ready])
+        for name in REAL:
+            await_listening(folder / f"{name}.log")
 
     def become(self, active: str, resolved: Resolved) -> dict[str, KernelState]:
         """As the agents and elections do it: the tables of the new Active first, then the address."""
