@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import TypeGuard, TypeVar
 
@@ -159,7 +160,13 @@ def refusal_of_address(value: object) -> str | None:
 
 def lenient_address(value: object) -> IPAddress | None:
     """An address as Kubernetes may write it, canonical or not; None if it is none (a host name, a zone)."""
-    if not isinstance(value, str) or "%" in value:
+    return _lenient(value) if isinstance(value, str) else None
+
+
+@lru_cache(maxsize=1 << 16)
+def _lenient(value: str) -> IPAddress | None:
+    """An EndpointSlice is sent whole for each endpoint that changes, so most addresses were seen before."""
+    if "%" in value:
         return None
     try:
         return ip_address(value)

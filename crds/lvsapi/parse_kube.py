@@ -23,6 +23,7 @@ from lvsapi.model import (
 )
 
 _MAX_PORT = 65535
+_PROTOCOLS: Mapping[str, Protocol] = {str(protocol): protocol for protocol in Protocol}
 
 
 def parse_service(obj: Mapping[str, object]) -> KubeService:
@@ -141,4 +142,4 @@ def _protocol(value: object) -> Protocol | None:
     """None for a protocol that IPVS does not carry; an absent one is TCP."""
     if value is None:
         return Protocol.TCP
-    return next((protocol for protocol in Protocol if protocol == value), None)
+    return _PROTOCOLS.get(value) if isinstance(value, str) else None

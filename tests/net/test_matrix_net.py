@@ -100,8 +100,8 @@ class Ground:
         lan.add_host(name, f"{own[4]}/24", f"{own[6]}/64")
         lan.run(name, ["sysctl", "-qw", "net.ipv4.conf.default.rp_filter=0", "net.ipv4.conf.all.accept_redirects=0",
                        "net.ipv6.conf.all.accept_redirects=0"])  # fmt: skip
-        for family in ("-4", "-6"):
-            lan.run(name, ["ip", family, "fou", "add", "port", str(GUE_PORT), "gue"])
+        for option in ("-4", "-6"):
+            lan.run(name, ["ip", option, "fou", "add", "port", str(GUE_PORT), "gue"])
         for tunnel, kind in (
             ("ipip4", f"ipip local {own[4]} remote any"),
             ("gre4", f"gre local {own[4]} remote any icsum"),

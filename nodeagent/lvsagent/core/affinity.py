@@ -160,10 +160,11 @@ def unsuspected(services: Mapping[ServiceKey, Service], resolved: Resolved) -> M
         service = services.get(key)
         if service is not None:
             weights = {(b.address, b.port): b.weight for b in server.backends}
-            found[key] = replace(
-                service,
-                destinations=tuple(replace(d, weight=weights.get(d.key, d.weight)) for d in service.destinations),
-            )
+            if any(weights.get(d.key, d.weight) != d.weight for d in service.destinations):
+                found[key] = replace(
+                    service,
+                    destinations=tuple(replace(d, weight=weights.get(d.key, d.weight)) for d in service.destinations),
+                )
     return found
 
 
