@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lvsagent.adapters import ipvswire as wire
-from lvsagent.adapters import nftables
+from lvsagent.adapters import nftables, nftwire
 from lvsagent.adapters.netlink import Attributes, parse_attributes
 from lvsagent.core.diff import (
     AddDestination,
@@ -124,7 +124,7 @@ def marks(draw: st.DrawFn) -> Mark:
 
 
 def rule(mark: Mark) -> bytes:
-    (one, *_) = [m for m in nftables.table_of([mark]) if m.type & 0xFF == nftables.NEWRULE]
+    (one, *_) = [m for m in nftables.table_of([mark]) if m.type & 0xFF == nftwire.NEWRULE]
     return parse_attributes(one.body[4:])[4]
 
 
@@ -151,7 +151,7 @@ def refusals(draw: st.DrawFn) -> Refusal:
 
 
 def refusing(refusal: Refusal) -> bytes:
-    (one, *_) = [m for m in nftables.table_of([], [refusal]) if m.type & 0xFF == nftables.NEWRULE]
+    (one, *_) = [m for m in nftables.table_of([], [refusal]) if m.type & 0xFF == nftwire.NEWRULE]
     return parse_attributes(one.body[4:])[4]
 
 
@@ -167,4 +167,4 @@ def test_a_refusal_survives_the_trip_and_a_damaged_one_is_another(refusal: Refus
 
 
 def test_the_table_goes_when_there_is_nothing_to_mark() -> None:
-    assert [m.type & 0xFF for m in nftables.table_of([])] == [nftables.NEWTABLE, nftables.DELTABLE]
+    assert [m.type & 0xFF for m in nftables.table_of([])] == [nftwire.NEWTABLE, nftwire.DELTABLE]

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
-from lvsagent.adapters.netlink import NESTED, Message, Netlink, attribute, by_type, parse_attributes
+from lvsagent.adapters import nftwire as nft
+from lvsagent.adapters.netlink import Message, Netlink, attribute, by_type, parse_attributes
 from lvsagent.adapters.procfs import Originals, Sysctls, boot_id, prepare
 from lvsagent.core.clients import ClientPaths
 from lvsagent.core.sysctl import CONF
@@ -29,14 +30,10 @@ PROTOCOL = 112
 """Of our routes, as VRRP's among IP's; nobody else's in iproute2's rt_protos."""
 SOL_NETLINK, STRICT_CHECK = 270, 12
 LO = 1
-NLM_F_CREATE, NLM_F_APPEND = 0x400, 0x800
 TABLE, CHAIN, SET = "lvs-dr-clients", "postrouting", "addresses"
 POSTROUTING, BEFORE_OTHERS = 4, 99
 """Source NAT of others stands at 100; whoever is first decides for a connection."""
-SUBSYSTEM = 10 << 8
-NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, NEWRULE, NEWSET, NEWSETELEM = 0, 1, 2, 3, 6, 9, 12
-BATCH_BEGIN, BATCH_END = 0x10, 0x11
-REGISTER, NETWORK_HEADER, ORIGINAL = 1, 1, 0
+ORIGINAL = 0
 
 
 class Family(NamedTuple):
@@ -60,8 +57,6 @@ IP6 = Family(6, 10, 8, 24, 16, 8, 22)
 ELEMENTS = 1000
 """Of a message."""
 NOTE = "clients of virtual addresses inside the cluster"
-
-_Expression = tuple[str, bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +106,7 @@ class Clients:
         there = frozenset(self._standing())
         messages = [Message(RTM_DELROUTE, 0, _route(*each)) for each in sorted(there - paths.sources)]
         # Without NLM_F_APPEND it comes before the kernel's own, whose source is the address itself.
-        messages += (Message(RTM_NEWROUTE, NLM_F_CREATE, _route(*each)) for each in sorted(paths.sources - there))
+        messages += (Message(RTM_NEWROUTE, nft.NLM_F_CREATE, _route(*each)) for each in sorted(paths.sources - there))
         refused = self._netlink.batch(messages)
         for code in sorted(set(refused.values())):
             errors.append(
@@ -139,9 +134,9 @@ class Clients:
             if there == comment(digest) if wanted else there is None:
                 return 0
             code = self._netfilter.transaction(
-                _message(family, BATCH_BEGIN, b"", resource=10),
+                nft.BEGIN,
                 [*remove(family), *(create(family, digest, body) if wanted else ())],
-                _message(family, BATCH_END, b"", resource=10),
+                nft.END,
             )
         except OSError as error:
             code = error.errno or errno.EIO
@@ -156,7 +151,7 @@ class Clients:
         """What is noted at our table; None: there is none."""
         assert self._netfilter is not None
         try:
-            answer = self._netfilter.request(_message(family, GETTABLE, _text(1, TABLE)))
+            answer = self._netfilter.request(nft.message(nft.GETTABLE, nft.text(1, TABLE), family=family.number))
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return None
@@ -175,13 +170,17 @@ def _route(address: IPv4Address, source: IPv4Address) -> bytes:
 
 def remove(family: Family) -> list[Message]:
     """Created first, for one that is not there cannot be deleted."""
-    name = _text(1, TABLE)
-    return [_message(family, NEWTABLE, name, flags=NLM_F_CREATE), _message(family, DELTABLE, name)]
+    name = nft.text(1, TABLE)
+    return [
+        nft.message(nft.NEWTABLE, name, flags=nft.NLM_F_CREATE, family=family.number),
+        nft.message(nft.DELTABLE, name, family=family.number),
+    ]
 
 
 def create(family: Family, digest: int, body: Sequence[Message]) -> list[Message]:
     """The table, with a note by which it is known again, and what is in it."""
-    table = _message(family, NEWTABLE, _text(1, TABLE) + attribute(6, comment(digest)), flags=NLM_F_CREATE)
+    noted = nft.text(1, TABLE) + attribute(6, comment(digest))
+    table = nft.message(nft.NEWTABLE, noted, flags=nft.NLM_F_CREATE, family=family.number)
     return [table, *body]
 
 
@@ -194,81 +193,56 @@ def comment(digest: int, note: str = NOTE) -> bytes:
 def ruleset(paths: ClientPaths, family: Family) -> list[Message]:
     """nft: ``ct original ip daddr @addresses ip saddr NET ip daddr NET masquerade`` for each neighbourhood, for IPv6
     ``ip6 saddr @addresses ip6 daddr @addresses snat to OWN``, then ``ip daddr @addresses snat to ip saddr``."""
-    name = _text(1, TABLE)
-    chain = name + _text(3, CHAIN) + _nest(4, _number(1, POSTROUTING), _number(2, BEFORE_OTHERS)) + _text(7, "nat")
-    size = _number(5, family.width)
-    kind = name + _text(2, SET) + _number(3, 0) + _number(4, family.kind) + size + _number(10, 1)
+    name = nft.text(1, TABLE)
+    create = {"flags": nft.NLM_F_CREATE, "family": family.number}
+    size = nft.number(5, family.width)
+    kind = name + nft.text(2, SET) + nft.number(3, 0) + nft.number(4, family.kind) + size + nft.number(10, 1)
     messages = [
-        _message(family, NEWCHAIN, chain, flags=NLM_F_CREATE),
-        _message(family, NEWSET, kind, flags=NLM_F_CREATE),
+        nft.chain(TABLE, CHAIN, POSTROUTING, BEFORE_OTHERS, kind="nat", family=family.number),
+        nft.message(nft.NEWSET, kind, **create),
     ]
     addresses = paths.addresses(family.version)
     for start in range(0, len(addresses), ELEMENTS):
-        found = (_nest(1, _nest(1, attribute(1, a.packed))) for a in addresses[start : start + ELEMENTS])
-        elements = name + _text(2, SET) + _number(4, 1) + _nest(3, *found)
-        messages.append(_message(family, NEWSETELEM, elements, flags=NLM_F_CREATE))
+        found = (nft.nest(1, nft.nest(1, attribute(1, a.packed))) for a in addresses[start : start + ELEMENTS])
+        elements = name + nft.text(2, SET) + nft.number(4, 1) + nft.nest(3, *found)
+        messages.append(nft.message(nft.NEWSETELEM, elements, **create))
     networks = sorted(n for n in paths.neighbours if n.version == family.version)
     rules = [_masquerade(family, network) for network in networks]
     if family is IP6:
         rules.append(_own_source(min(own for _, own in paths.sources6)))
-    for expressions in (*rules, _keep_source(family)):
-        listed = _nest(4, *(_nest(1, _text(1, kind), _nest(2, data)) for kind, data in expressions))
-        rule = name + _text(2, CHAIN) + listed
-        messages.append(_message(family, NEWRULE, rule, flags=NLM_F_CREATE | NLM_F_APPEND))
-    return messages
+    rules.append(_keep_source(family))
+    return [*messages, *(nft.rule(TABLE, CHAIN, expressions, family.number) for expressions in rules)]
 
 
-def _masquerade(family: Family, network: IPNetwork) -> list[_Expression]:
-    original = _number(1, REGISTER) + _number(2, family.original) + attribute(3, bytes([ORIGINAL]))
+def _masquerade(family: Family, network: IPNetwork) -> list[nft.Expression]:
+    original = nft.number(1, nft.REGISTER) + nft.number(2, family.original) + attribute(3, bytes([ORIGINAL]))
     within = [*_within(family, family.source, network), *_within(family, family.destination, network)]
     return [("ct", original), _lookup(), *within, ("masq", b"")]
 
 
-def _own_source(own: IPv6Address) -> list[_Expression]:
+def _own_source(own: IPv6Address) -> list[nft.Expression]:
     """Of a process that would speak as the virtual address itself."""
-    value = _number(1, REGISTER) + _nest(2, attribute(1, own.packed))
     both = [_payload(IP6, IP6.source), _lookup(), _payload(IP6, IP6.destination), _lookup()]
-    return [*both, ("immediate", value), _source_nat(IP6)]
+    return [*both, nft.load(own.packed), _source_nat(IP6)]
 
 
-def _keep_source(family: Family) -> list[_Expression]:
+def _keep_source(family: Family) -> list[nft.Expression]:
     """A source NAT that changes nothing: no later one has a say."""
     return [_payload(family, family.destination), _lookup(), _payload(family, family.source), _source_nat(family)]
 
 
-def _source_nat(family: Family) -> _Expression:
-    return "nat", _number(1, 0) + _number(2, family.number) + _number(3, REGISTER)
+def _source_nat(family: Family) -> nft.Expression:
+    return "nat", nft.number(1, 0) + nft.number(2, family.number) + nft.number(3, nft.REGISTER)
 
 
-def _lookup() -> _Expression:
-    return "lookup", _text(1, SET) + _number(2, REGISTER) + _number(4, 1)
+def _lookup() -> nft.Expression:
+    return "lookup", nft.text(1, SET) + nft.number(2, nft.REGISTER) + nft.number(4, 1)
 
 
-def _within(family: Family, offset: int, network: IPNetwork) -> list[_Expression]:
-    mask = _nest(4, attribute(1, network.netmask.packed)) + _nest(5, attribute(1, bytes(family.width)))
-    masked = _number(1, REGISTER) + _number(2, REGISTER) + _number(3, family.width) + mask
-    same = _number(1, REGISTER) + _number(2, 0) + _nest(3, attribute(1, network.network_address.packed))
-    return [_payload(family, offset), ("bitwise", masked), ("cmp", same)]
+def _within(family: Family, offset: int, network: IPNetwork) -> list[nft.Expression]:
+    same = nft.compare(network.network_address.packed)
+    return [_payload(family, offset), nft.masked(network.netmask.packed), same]
 
 
-def _payload(family: Family, offset: int) -> _Expression:
-    place = _number(2, NETWORK_HEADER) + _number(3, offset) + _number(4, family.width)
-    return "payload", _number(1, REGISTER) + place
-
-
-def _message(family: Family, command: int, body: bytes, *, flags: int = 0, resource: int = 0) -> Message:
-    batch = command in (BATCH_BEGIN, BATCH_END)
-    kind = command if batch else SUBSYSTEM | command
-    return Message(kind, flags, struct.pack("!BBH", 0 if batch else family.number, 0, resource) + body)
-
-
-def _text(kind: int, text: str) -> bytes:
-    return attribute(kind, text.encode() + b"\0")
-
-
-def _number(kind: int, value: int) -> bytes:
-    return attribute(kind, struct.pack("!I", value & 0xFFFFFFFF))
-
-
-def _nest(kind: int, *parts: bytes) -> bytes:
-    return attribute(kind | NESTED, b"".join(parts))
+def _payload(family: Family, offset: int) -> nft.Expression:
+    return nft.payload(nft.NETWORK_HEADER, offset, family.width)

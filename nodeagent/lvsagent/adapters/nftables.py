@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
+from lvsagent.adapters import nftwire as nft
 from lvsagent.adapters.ipvswire import NUMBERS, PROTOCOLS
 from lvsagent.adapters.netlink import (
-    NESTED,
     Attributes,
     Message,
     Netlink,
@@ -35,12 +35,6 @@ TABLE = "lvs-dr"
 RULES, REFUSALS = "marks", "refusals"
 HOOKS = {"input": (1, 90), "output": (3, -99)}
 """Hook (NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT) and priority: IPVS stands at 99 and at -98."""
-SUBSYSTEM = 10 << 8
-NEWTABLE, DELTABLE, NEWCHAIN, NEWRULE, GETRULE = 0, 2, 3, 6, 7
-NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6 = 1, 2, 10
-NLM_F_CREATE, NLM_F_APPEND = 0x400, 0x800
-BATCH_BEGIN, BATCH_END = 0x10, 0x11
-REGISTER, VERDICT = 1, 0
 JUMP, DROP = -3, 0
 TCP_RESET = 1
 TCP_FLAGS, FIRST_OF_TCP, ANY_OF_TCP = 13, 0x02, 0x17
@@ -48,14 +42,8 @@ TCP_FLAGS, FIRST_OF_TCP, ANY_OF_TCP = 13, 0x02, 0x17
 SCTP_CHUNK, SCTP_INIT = 12, 1
 BITWISE_OPERATION = 6
 """Told by newer kernels only."""
-META_MARK, META_NFPROTO, META_L4PROTO = 3, 15, 16
-NETWORK_HEADER, TRANSPORT_HEADER = 1, 2
-EQUAL = 0
-DESTINATION = {4: (NFPROTO_IPV4, 16), 6: (NFPROTO_IPV6, 24)}
+DESTINATION = {4: (nft.NFPROTO_IPV4, 16), 6: (nft.NFPROTO_IPV6, 24)}
 """Protocol family, and where the destination stands in the header."""
-
-_Expression = tuple[str, bytes]
-"""Name and attributes."""
 
 
 class Marks:
@@ -77,7 +65,7 @@ class Marks:
         """Marks and refusals: none unless both hooks lead to them. A rule that is not as we write them counts as none.
         Empty on a kernel without nftables. Raises NetlinkError when the kernel does not answer."""
         try:
-            answers = self._open().dump(_message(GETRULE, _text(1, TABLE)))
+            answers = self._open().dump(nft.message(nft.GETRULE, nft.text(1, TABLE)))
         except OSError as error:
             if error.errno in _WITHOUT:
                 return frozenset(), frozenset()
@@ -129,9 +117,9 @@ class Marks:
 
     def _replace(self, marks: set[Mark], refusals: set[Refusal]) -> int:
         return self._open().transaction(
-            _message(BATCH_BEGIN, b"", family=0, resource=10),
+            nft.BEGIN,
             table_of(sorted(marks, key=str), sorted(refusals, key=str)),
-            _message(BATCH_END, b"", family=0, resource=10),
+            nft.END,
         )
 
     def _open(self) -> Netlink:
@@ -144,117 +132,80 @@ _WITHOUT = (errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOENT,
 """What kernels without nf_tables answer."""
 
 
-def _message(command: int, body: bytes, *, flags: int = 0, family: int = NFPROTO_INET, resource: int = 0) -> Message:
-    kind = command if command in (BATCH_BEGIN, BATCH_END) else SUBSYSTEM | command
-    return Message(kind, flags, struct.pack("!BBH", family, 0, resource) + body)
-
-
-def _text(kind: int, text: str) -> bytes:
-    return attribute(kind, text.encode() + b"\0")
-
-
-def _number(kind: int, value: int) -> bytes:
-    return attribute(kind, struct.pack("!I", value & 0xFFFFFFFF))
-
-
-def _nest(kind: int, *parts: bytes) -> bytes:
-    return attribute(kind | NESTED, b"".join(parts))
-
-
 # -- values to octets ------------------------------------------------------------------------------------------------
 
 
 def table_of(marks: Sequence[Mark], refusals: Sequence[Refusal] = ()) -> list[Message]:
     """The table anew; no table when there is nothing to mark or to refuse."""
+    name = nft.text(1, TABLE)
+    create = nft.message(nft.NEWTABLE, name, flags=nft.NLM_F_CREATE)
     # Created first, for one that is not there cannot be deleted.
-    messages = [_message(NEWTABLE, _text(1, TABLE), flags=NLM_F_CREATE), _message(DELTABLE, _text(1, TABLE))]
+    messages = [create, nft.message(nft.DELTABLE, name)]
     rules = {
         REFUSALS: [_encode_refusal(refusal) for refusal in refusals],
         RULES: [_encode(mark) for mark in marks],
     }
-    chains = [name for name, found in rules.items() if found]
+    chains = [chain for chain, found in rules.items() if found]
     if not chains:
         return messages
-    messages.append(_message(NEWTABLE, _text(1, TABLE), flags=NLM_F_CREATE))
-    for name in chains:
-        messages.append(_message(NEWCHAIN, _text(1, TABLE) + _text(3, name), flags=NLM_F_CREATE))
-        messages += (_rule(name, rule) for rule in rules[name])
+    messages.append(create)
+    for chain in chains:
+        messages.append(nft.message(nft.NEWCHAIN, name + nft.text(3, chain), flags=nft.NLM_F_CREATE))
+        messages += (nft.rule(TABLE, chain, rule) for rule in rules[chain])
     for chain, (hook, priority) in HOOKS.items():
-        body = _text(1, TABLE) + _text(3, chain) + _nest(4, _number(1, hook), _number(2, priority)) + _text(7, "filter")
-        messages.append(_message(NEWCHAIN, body, flags=NLM_F_CREATE))
-        messages += (_rule(chain, [_jump(name)]) for name in chains)
+        messages.append(nft.chain(TABLE, chain, hook, priority))
+        messages += (nft.rule(TABLE, chain, [nft.verdict(JUMP, nft.text(2, where))]) for where in chains)
     return messages
 
 
-def _rule(chain: str, expressions: Sequence[_Expression]) -> Message:
-    body = _nest(4, *(_nest(1, _text(1, name), _nest(2, data)) for name, data in expressions))
-    return _message(NEWRULE, _text(1, TABLE) + _text(2, chain) + body, flags=NLM_F_CREATE | NLM_F_APPEND)
-
-
-def _jump(chain: str) -> _Expression:
-    return "immediate", _number(1, VERDICT) + _nest(2, _nest(2, _number(1, JUMP), _text(2, chain)))
-
-
-def _encode(mark: Mark) -> list[_Expression]:
+def _encode(mark: Mark) -> list[nft.Expression]:
     """nft: ``ip daddr ADDRESS tcp dport FIRST-LAST meta mark set VALUE``."""
-    value = _nest(2, attribute(1, struct.pack("=I", mark.value)))
     return [
         *_ports_of(mark.address, mark.protocol, mark.first, mark.last),
-        ("immediate", _number(1, REGISTER) + value),
-        ("meta", _number(2, META_MARK) + _number(3, REGISTER)),
+        nft.load(struct.pack("=I", mark.value)),
+        nft.set_meta(nft.META_MARK),
     ]
 
 
-def _encode_refusal(refusal: Refusal) -> list[_Expression]:
+def _encode_refusal(refusal: Refusal) -> list[nft.Expression]:
     """nft: ``ip daddr ADDRESS tcp dport FIRST-LAST tcp flags & (fin|syn|rst|ack) == syn reject with tcp reset``. Held
     connections go on; UDP has none that could be told from new ones."""
     found = _ports_of(refusal.address, refusal.protocol, refusal.first, refusal.last)
     if refusal.protocol is Protocol.TCP:
-        mask = _number(1, REGISTER) + _number(2, REGISTER) + _number(3, 1)
-        mask += _nest(4, attribute(1, bytes([ANY_OF_TCP]))) + _nest(5, attribute(1, b"\0"))
         found += [
-            _payload(TRANSPORT_HEADER, TCP_FLAGS, 1),
-            ("bitwise", mask),
-            _compare(bytes([FIRST_OF_TCP])),
+            nft.payload(nft.TRANSPORT_HEADER, TCP_FLAGS, 1),
+            nft.masked(bytes([ANY_OF_TCP])),
+            nft.compare(bytes([FIRST_OF_TCP])),
         ]
     elif refusal.protocol is Protocol.SCTP:
-        found += [_payload(TRANSPORT_HEADER, SCTP_CHUNK, 1), _compare(bytes([SCTP_INIT]))]
-    if refusal.drop:
-        return [*found, ("immediate", _number(1, VERDICT) + _nest(2, _nest(2, _number(1, DROP))))]
-    return [*found, ("reject", _number(1, TCP_RESET))]
+        found += [nft.payload(nft.TRANSPORT_HEADER, SCTP_CHUNK, 1), nft.compare(bytes([SCTP_INIT]))]
+    return [*found, nft.verdict(DROP) if refusal.drop else ("reject", nft.number(1, TCP_RESET))]
 
 
-def _ports_of(address: IPAddress, protocol: Protocol | None, first: int, last: int) -> list[_Expression]:
+def _ports_of(address: IPAddress, protocol: Protocol | None, first: int, last: int) -> list[nft.Expression]:
     """``protocol`` None: whatever is sent to the address."""
     family, offset = DESTINATION[address.version]
     found = [
-        *_meta_is(META_NFPROTO, family),
-        _payload(NETWORK_HEADER, offset, len(address.packed)),
-        _compare(address.packed),
+        *_meta_is(nft.META_NFPROTO, family),
+        nft.payload(nft.NETWORK_HEADER, offset, len(address.packed)),
+        nft.compare(address.packed),
     ]
     if protocol is not None:
+        ports = nft.number(1, nft.REGISTER) + nft.number(2, nft.EQUAL) + _port(3, first) + _port(4, last)
         found += [
-            *_meta_is(META_L4PROTO, NUMBERS[protocol]),
-            _payload(TRANSPORT_HEADER, 2, 2),
-            ("range", _number(1, REGISTER) + _number(2, EQUAL) + _data(3, first) + _data(4, last)),
+            *_meta_is(nft.META_L4PROTO, NUMBERS[protocol]),
+            nft.payload(nft.TRANSPORT_HEADER, 2, 2),
+            ("range", ports),
         ]
     return found
 
 
-def _meta_is(key: int, value: int) -> tuple[_Expression, _Expression]:
-    return ("meta", _number(2, key) + _number(1, REGISTER)), _compare(bytes([value]))
+def _meta_is(key: int, value: int) -> tuple[nft.Expression, nft.Expression]:
+    return nft.meta(key), nft.compare(bytes([value]))
 
 
-def _payload(base: int, offset: int, length: int) -> _Expression:
-    return "payload", _number(1, REGISTER) + _number(2, base) + _number(3, offset) + _number(4, length)
-
-
-def _compare(data: bytes) -> _Expression:
-    return "cmp", _number(1, REGISTER) + _number(2, EQUAL) + _nest(3, attribute(1, data))
-
-
-def _data(kind: int, port: int) -> bytes:
-    return _nest(kind, attribute(1, struct.pack("!H", port)))
+def _port(kind: int, port: int) -> bytes:
+    return nft.nest(kind, attribute(1, struct.pack("!H", port)))
 
 
 # -- octets to values ------------------------------------------------------------------------------------------------
@@ -310,7 +261,7 @@ def decode_refusal(expressions: bytes) -> Refusal | None:
 _DAMAGED = (struct.error, IndexError, KeyError, ValueError)
 
 
-def _is(found: list[tuple[str, Attributes]], ours: Sequence[_Expression]) -> bool:
+def _is(found: list[tuple[str, Attributes]], ours: Sequence[nft.Expression]) -> bool:
     written = [(name, parse_attributes(data)) for name, data in ours]
     return [_flat(one) for one in found] == [_flat(one) for one in written]
 

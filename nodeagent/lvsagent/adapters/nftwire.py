@@ -44,16 +44,18 @@ def nest(kind: int, *parts: bytes) -> bytes:
     return attribute(kind | NESTED, b"".join(parts))
 
 
-def chain(table: str, name: str, hook: int, priority: int) -> Message:
-    """A base chain of type filter that accepts."""
-    body = text(1, table) + text(3, name) + nest(4, number(1, hook), number(2, priority)) + text(7, "filter")
-    return message(NEWCHAIN, body, flags=NLM_F_CREATE)
+def chain(
+    table: str, name: str, hook: int, priority: int, *, kind: str = "filter", family: int = NFPROTO_INET
+) -> Message:
+    """A base chain that accepts."""
+    body = text(1, table) + text(3, name) + nest(4, number(1, hook), number(2, priority)) + text(7, kind)
+    return message(NEWCHAIN, body, flags=NLM_F_CREATE, family=family)
 
 
-def rule(table: str, name: str, expressions: Sequence[Expression]) -> Message:
+def rule(table: str, name: str, expressions: Sequence[Expression], family: int = NFPROTO_INET) -> Message:
     """At the end of a chain."""
     body = nest(4, *(nest(1, text(1, kind), nest(2, data)) for kind, data in expressions))
-    return message(NEWRULE, text(1, table) + text(2, name) + body, flags=NLM_F_CREATE | NLM_F_APPEND)
+    return message(NEWRULE, text(1, table) + text(2, name) + body, flags=NLM_F_CREATE | NLM_F_APPEND, family=family)
 
 
 # -- expressions -----------------------------------------------------------------------------------------------------
