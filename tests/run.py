@@ -30,6 +30,8 @@ REPORTS = ROOT / "build" / "reports"
 TIERS = ("unit", "sim", "contract", "net", "e2e")
 MEASURED = ("unit",)
 """Tiers that the coverage of the pure cores is measured over."""
+CODE = ("crds", "operator", "nodeagent", "tests")
+"""Folders of our modules."""
 CORES = (
     *("*/lvsapi/*", "*/lvsoperator/core/*", "*/lvsagent/core/*", "*/lvsagent/vrrp/*", "*/lvsagent/liveness/*"),
     *(f"*/lvsagent/checks/{name}.py" for name in ("answer", "lines", "messages", "schedule")),
@@ -53,11 +55,21 @@ AGAIN = ("net", "e2e")
 """Tiers whose failures are run once more."""
 LAST = re.compile(r"\d+ passed, \d+ failed(, \d+ skipped)?$")
 """The last line."""
-LONG = (
-    "test_lab", "test_peers_net", "test_affinity_net", "test_liveness_net", "test_health_election_net",
-    "test_path_agent_net",
-)  # fmt: skip
-"""Files of the net tier that take longest, for their size: they begin first."""
+SECONDS = {
+    "test_lab": 120, "test_peers_net": 105, "test_affinity_net": 80, "test_liveness_net": 80,
+    "test_faults_guard_net": 65,
+    "test_election_net": 60, "test_agent_net": 55, "test_health_election_net": 55, "test_election_conflict_net": 50,
+    "test_path_agent_net": 45, "test_faults_process_net": 40, "test_faults_cuts_net": 40, "test_connections_net": 40,
+    "test_health_net": 35, "test_path_net": 35, "test_faults_limits_net": 35, "test_matrix_net": 30,
+    "test_takeover_net": 30, "test_agent_api_net": 30, "test_faults_links_net": 30, "test_faults_strangers_net": 30,
+    "test_leaving_net": 30,
+}  # fmt: skip
+"""Files of the net tier that take longest, and how long beside others: those begin first."""
+ORDINARY_SECONDS = 15
+"""The other files."""
+PLACE_SECONDS = 80
+"""Files share a place until it takes so long: each place costs one and a half seconds of a processor, before its first
+test."""
 HUNGRY = ("test_faults_resources_net", "test_faults_churn_net", "test_faults_flood_net")
 """Files of the net tier that take all processors on purpose: they run when the others are done."""
 MOST_AGAIN = 8
@@ -108,6 +120,8 @@ def failures(report: Path) -> list[str]:
 def pytest_command(tier: str, report: Path, *what: str) -> list[str]:
     """The tier's pytest, with its report, and measuring when its coverage counts."""
     measure = ["--cov", "--cov-branch", "--cov-append", "--cov-report="] if tier in MEASURED else []
+    if tier == "net":  # begun a dozen times, in guests where every import is dear
+        measure = ["-p", "no:cov", "-p", "no:hypothesispytest"]
     tests = what or (f"tests/{tier}",)
     return [sys.executable, "-m", "pytest", *tests, "-q", "--durations=5", f"--junitxml={report}", *measure]
 
@@ -139,6 +153,12 @@ def processor_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+def compile_all() -> None:
+    """Byte code of our own modules, also where the environment forbids to write it (PYTHONDONTWRITEBYTECODE): else each
+    of hundreds of processes would compile what it imports, which takes an election twice as long to start."""
+    subprocess.run([sys.executable, "-m", "compileall", "-q", *CODE], cwd=ROOT)
+
+
 def has_ip_vs() -> bool:
     """This very kernel can run the net tier."""
     return os.geteuid() == 0 and Path("/proc/net/ip_vs").exists()
@@ -164,6 +184,7 @@ def run_together(tiers: list[str], extra: list[str], build: bool) -> Count:
             print(error, flush=True)
             return Count(failed=1)
         jobs.append(list(BUILD))
+    compile_all()
     print(f"=== {', '.join(tiers)} at the same time{'; and what the cluster boots from' if build else ''}", flush=True)
     with contextlib.ExitStack() as stack:
         running = []
@@ -199,23 +220,42 @@ def needs(path: Path) -> tuple[str, ...] | None:
     return None
 
 
+def places(files: list[Path]) -> list[list[Path]]:
+    """Those that share a place, the longest first."""
+
+    def seconds(path: Path) -> int:
+        return SECONDS.get(path.stem, ORDINARY_SECONDS)
+
+    found: list[list[Path]] = []
+    for path in sorted(files, key=seconds, reverse=True):
+        room = PLACE_SECONDS - seconds(path)
+        place = next((place for place in found if sum(map(seconds, place)) <= room), None)
+        if place is None:
+            found.append([path])
+        else:
+            place.append(path)
+    return sorted(found, key=lambda place: sum(map(seconds, place)), reverse=True)
+
+
 def run_in_places(extra: list[str]) -> Count:
-    """The net tier, each file in a kernel that the rig boots or in namespaces of this one, some at a time."""
+    """The net tier, its files in kernels that the rig boots or in namespaces of this one, some at a time."""
     from tests.rig import apt, namespaces
 
     if extra:
         return run_in_guest("net", "net-selected", (), extra)
+    compile_all()
     apt.install()  # ip(8), with which it is tried what this kernel can
-    files = sorted(
-        (ROOT / "tests" / "net").glob("test_*.py"), key=lambda path: (path.stem not in LONG, -path.stat().st_size)
-    )
+    files = sorted((ROOT / "tests" / "net").glob("test_*.py"))
     here = [file for file in files if (words := needs(file)) is not None and namespaces.have(words)]
     guests = [file for file in files if file not in here]
     hungry = [file for file in guests if file.stem in HUNGRY]
     processors = os.cpu_count() or 1
 
     def start(pool: ThreadPoolExecutor, place: Callable[..., Count], files: list[Path]) -> list[Future[Count]]:
-        return [pool.submit(place, "net", f"net-{f.stem}", (str(f.relative_to(ROOT)),), extra) for f in files]
+        return [
+            pool.submit(place, "net", f"net-{group[0].stem}", tuple(str(f.relative_to(ROOT)) for f in group), extra)
+            for group in places(files)
+        ]
 
     with (
         ThreadPoolExecutor(round(GUESTS_PER_PROCESSOR * processors)) as many,
@@ -266,7 +306,8 @@ def run_apart(
             output.write(f"{error}\n".encode())
             status = 1
         output.seek(0)
-        print(f"--- {name}\n{output.read().decode(errors='replace')}", end="", flush=True)
+        beside = f", {len(what) - 1} more" if len(what) > 1 else ""
+        print(f"--- {name}{beside}\n{output.read().decode(errors='replace')}", end="", flush=True)
         return count(report, status)
 
 

@@ -130,7 +130,14 @@ def test_the_last_line_of_a_tier_that_ran_beside_others_is_counted_and_a_missing
 
 def test_files_that_run_apart_or_first_are_there() -> None:
     folder = Path(__file__).resolve().parents[1] / "net"
-    assert all((folder / f"{name}.py").exists() for name in (*RUNNER["HUNGRY"], *RUNNER["LONG"]))
+    assert all((folder / f"{name}.py").exists() for name in (*RUNNER["HUNGRY"], *RUNNER["SECONDS"]))
+
+
+def test_files_share_a_place_until_it_takes_long_and_the_longest_place_begins_first() -> None:
+    long, middle = [Path(f"{name}.py") for name in ("test_lab", "test_path_agent_net")]
+    short = [Path(f"test_{number}.py") for number in range(6)]
+    assert RUNNER["places"]([*short, middle, long]) == [[long], [middle, *short[:2]], short[2:]]
+    assert RUNNER["places"]([]) == []
 
 
 def test_what_a_file_needs_of_a_kernel_is_read_and_a_file_that_does_not_say_stays_in_a_guest(tmp_path: Path) -> None:
@@ -164,15 +171,16 @@ def test_a_file_runs_in_namespaces_of_this_kernel_where_that_has_what_the_file_n
 
     def place(name: str) -> Any:
         def run(tier: str, report: str, what: tuple[str, ...], extra: list[str]) -> Any:
-            assert what == (f"tests/net/{report.removeprefix('net-')}.py",)
-            ran[name].append(report.removeprefix("net-"))
-            return Count(passed=1)
+            assert what[0] == f"tests/net/{report.removeprefix('net-')}.py", "every report has a name of its own"
+            ran[name] += [Path(file).stem for file in what]
+            return Count(passed=len(what))
 
         return run
 
     scope = RUNNER["run_in_places"].__globals__
     monkeypatch.setattr(namespaces, "have", lambda words: able and "netem" not in words)
     monkeypatch.setattr("tests.rig.apt.install", lambda: None)
+    monkeypatch.setitem(scope, "compile_all", lambda: None)
     monkeypatch.setitem(scope, "run_in_namespaces", place("here"))
     monkeypatch.setitem(scope, "run_in_guest", place("guest"))
     files = sorted(path.stem for path in NET.glob("test_*.py"))
