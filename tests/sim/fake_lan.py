@@ -114,9 +114,9 @@ class FakeLan:
         end = self.now + seconds
         while True:
             due = [
-                node.machine.deadline
+                deadline
                 for node in self.nodes
-                if node.up and not node.frozen and node.machine.deadline is not None
+                if node.up and not node.frozen and (deadline := node.machine.deadline) is not None
             ]
             moment = min([*due, *(at for at, _, _ in self._queue[:1]), end])
             self.now = max(self.now, moment)
@@ -125,9 +125,10 @@ class FakeLan:
             while self._queue and self._queue[0][0] <= self.now:
                 heapq.heappop(self._queue)[2]()
             for node in self.nodes:
-                deadline = node.machine.deadline
-                if node.up and not node.frozen and deadline is not None and deadline <= self.now:
-                    self.give(node, Tick())
+                if node.up and not node.frozen:
+                    deadline = node.machine.deadline
+                    if deadline is not None and deadline <= self.now:
+                        self.give(node, Tick())
 
     def give(self, node: Node, event: Event) -> None:
         """An event for the node's machine; what it answers happens."""

@@ -179,6 +179,7 @@ def test_one_trailer_serves_every_receiver() -> None:
     assert Node().takes(sent, 0.0)
 
 
+@pytest.mark.no_cover  # of the same few lines, 70,000 times
 def test_the_sequence_grows_even_when_the_clock_does_not() -> None:
     node = Node()
     assert all(node.takes(node.send(0.0), 0.0) for _ in range(70_000)), "past the 16 bits of the counter"

@@ -98,9 +98,14 @@ class VirtualRouter:
         """When to call with Tick; None: not before some other event."""
         if self.state is State.INITIALIZE or self.willing:
             return None
-        times = [self._announcements.deadline, self._repeat[1] if self._repeat else None]
-        times.append(self._timer if self._leaving is None else self._leaving.until)
-        return min(time for time in times if time is not None)
+        # Asked before and after every event: no list is made for it.
+        earliest = self._timer if self._leaving is None else self._leaving.until
+        announcement = self._announcements.deadline
+        if announcement is not None and announcement < earliest:
+            earliest = announcement
+        if self._repeat is not None and self._repeat[1] < earliest:
+            earliest = self._repeat[1]
+        return earliest
 
     @property
     def leaving(self) -> bool:
