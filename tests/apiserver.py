@@ -12,7 +12,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -54,12 +54,22 @@ class ApiServer:
 
         path: with its query. body: an object, sent as media type ``kind``.
         """
+        status, said = self._request(method, path, None if body is None else json.dumps(body), kind)
+        return status, json.loads(said)
+
+    def is_ready(self) -> bool:
+        """It says so, and has made the namespace that every cluster has."""
+        with suppress(OSError, http.client.HTTPException):
+            return all(self._request("GET", path)[0] == 200 for path in ("/readyz", "/api/v1/namespaces/default"))
+        return False
+
+    def _request(self, method: str, path: str, body: str | None = None, kind: str = "*/*") -> tuple[int, bytes]:
         address = self.url.removeprefix("https://")
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": kind}
         with closing(http.client.HTTPSConnection(address, timeout=30, context=self._trust)) as connection:
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            connection.request(method, path, body, headers)
             answer = connection.getresponse()
-            return answer.status, json.loads(answer.read())
+            return answer.status, answer.read()
 
     @cached_property
     def _trust(self) -> ssl.SSLContext:
@@ -132,7 +142,7 @@ def running_api_server(home: Path) -> Iterator[ApiServer]:
 
 def _await_ready(server: ApiServer, started: list[subprocess.Popen[bytes]], home: Path) -> None:
     end = time.monotonic() + START_SECONDS
-    while server.kubectl("get", "--raw", "/readyz").returncode or server.kubectl("get", "ns", "default").returncode:
+    while not server.is_ready():
         dead = [process for process in started if process.poll() is not None]
         if dead or time.monotonic() > end:
             logs = "\n".join(path.read_text(errors="replace")[-2000:] for path in sorted(home.glob("*.log")))

@@ -45,8 +45,8 @@ DECODER = (
 TIME_LIMIT_SECONDS = 1500.0
 GUESTS_PER_PROCESSOR = 1.5
 """Kernels at a time: the tests mostly wait, but what they wait for must be in time."""
-NAMESPACES_PER_PROCESSOR = 1
-"""Files beside these that run in namespaces of this kernel: they wait, and hardly compute."""
+NAMESPACES_PER_PROCESSOR = 1.5
+"""Places beside these in namespaces of this kernel: their tests wait, and take a seventh of a processor each."""
 TOGETHER = ("unit", "sim", "contract")
 """Tiers that run at the same time: each keeps one processor busy, and none minds how long it takes."""
 BUILD = ("nice", "-n", "5", sys.executable, "-m", "tests.rig", "build")
@@ -259,7 +259,7 @@ def run_in_places(extra: list[str]) -> Count:
 
     with (
         ThreadPoolExecutor(round(GUESTS_PER_PROCESSOR * processors)) as many,
-        ThreadPoolExecutor(NAMESPACES_PER_PROCESSOR * processors) as more,
+        ThreadPoolExecutor(round(NAMESPACES_PER_PROCESSOR * processors)) as more,
     ):
         ran = start(more, run_in_namespaces, here)
         ran += start(many, run_in_guest, [file for file in guests if file not in hungry])
