@@ -19,6 +19,7 @@ COMMANDS = """\
   tools                      install the Debian packages that the rig and the tests use
   build                      build everything that is cached (kernel, Kubernetes, images, disk) now
   guest [-m 1G] [-c 2] -- COMMAND…   one command in one kernel with ip_vs, over this machine's files
+  kind-guest [-m 9G] [-t SECONDS] -- COMMAND…   one command in a guest with a Docker engine and kind, as LVS_RIG=kind
   image                      build the project's images; prints their archives
   up [--nodes 3] [--images A.tar,B.tar|none]   a real Kubernetes; unless told otherwise with the project's images
   down | status | kubeconfig | kubectl ARGUMENTS…
@@ -91,6 +92,20 @@ def _guest(rest: list[str]) -> int:
         parser.error("a COMMAND is missing")
     linux = kernel() / "linux"
     return guest.run(linux, command, memory=options.memory, cpus=options.cpus, timeout=options.timeout)
+
+
+def _kind_guest(rest: list[str]) -> int:
+    from . import kind_guest
+
+    parser = argparse.ArgumentParser(prog="python -m tests.rig kind-guest")
+    parser.add_argument("-m", "--memory", default="9G")
+    parser.add_argument("-t", "--timeout", type=float, help="seconds")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    options = parser.parse_args(rest)
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if not command:
+        parser.error("a COMMAND is missing")
+    return kind_guest.run(command, memory=options.memory, timeout=options.timeout)
 
 
 def _image(rest: list[str]) -> int:
@@ -181,6 +196,7 @@ BUILDERS: dict[str, Callable[[list[str]], int]] = {
     "tools": _tools,
     "build": _build,
     "guest": _guest,
+    "kind-guest": _kind_guest,
     "image": _image,
 }
 ON_CLUSTER: dict[str, Handler] = {

@@ -14,6 +14,8 @@ KERNEL = ("flex", "bison", "bc", "xz-utils", "make", "gcc", "libc6-dev", "libelf
 NETWORK = ("iproute2", "iptables", "nftables", "ipvsadm", "ethtool", "conntrack", "tcpdump", "procps", "util-linux")
 NODES = ("ipset", "containerd", "runc", "containernetworking-plugins", "openssl", "e2fsprogs")
 IMAGES = ("buildah", "debootstrap")
+ENGINE = ("docker.io",)
+"""For kind in a guest; never started as a service here, and not among what everybody needs."""
 PEERS = ("keepalived", "frr", "prometheus", "nginx-light", "dnsmasq-base")
 """Real neighbours that tests speak to. Never started as services here."""
 

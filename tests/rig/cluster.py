@@ -111,8 +111,8 @@ def cluster(name: str | None = None, *, provider: str | None = None, proxy: str 
 
 
 def kind_is_possible(modules: Path = Path("/sys/module")) -> bool:
-    """Docker answers, kind is there and this kernel has ip_vs (loaded, or loadable)."""
-    if not shutil.which("kind") or not shutil.which("docker"):
+    """Docker answers, kind and kubectl are there and this kernel has ip_vs (loaded, or loadable)."""
+    if not all(shutil.which(program) for program in ("kind", "kubectl", "docker")):
         return False
     if not _succeeds("docker", "info"):
         return False

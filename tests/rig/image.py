@@ -84,21 +84,26 @@ def _build(folder: Path, progress: Progress) -> None:
 
 
 def _by_buildah(target: str, name: str, out: Path, progress: Progress) -> None:
+    base_image(progress)
+    progress.at(f"building {name} with buildah")
+    words = build_arguments(os.environ, by_buildah=True)
+    options = ["--network", "host", "--pull-never", "--layers", "--target", target, "-t", name]
+    buildah("bud", *options, *words, str(ROOT))
+    buildah("push", "-q", name, f"oci-archive:{out}:{name}")
+
+
+def base_image(progress: Progress) -> None:
+    """Make the Debian that no registry gives here, and buildah's store, when they are not there."""
     apt.install(apt.IMAGES)
     with cache.locked("buildah"):
-        if _buildah("images", "-q", BASE, check=False).strip() == "":
+        if buildah("images", "-q", BASE, check=False).strip() == "":
             archive = cache.built("base", cache.key(SUITE, "1"), _debootstrap) / "base.tar"
-            container = _buildah("from", "scratch").strip()
-            _buildah("add", container, str(archive), "/")
-            _buildah("commit", "-q", "--rm", container, BASE)
-        progress.at(f"building {name} with buildah")
-        words = build_arguments(os.environ, by_buildah=True)
-        options = ["--network", "host", "--pull-never", "--layers", "--target", target, "-t", name]
-        _buildah("bud", *options, *words, str(ROOT))
-        _buildah("push", "-q", name, f"oci-archive:{out}:{name}")
+            container = buildah("from", "scratch").strip()
+            buildah("add", container, str(archive), "/")
+            buildah("commit", "-q", "--rm", container, BASE)
 
 
-def _buildah(*words: str, check: bool = True) -> str:
+def buildah(*words: str, check: bool = True) -> str:
     """In a store of the rig's own; without user namespaces, so as root."""
     store = cache.root() / "buildah"
     places = ["--root", f"{store}/root", "--runroot", f"{store}/run", "--storage-driver", "overlay"]

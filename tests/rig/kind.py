@@ -1,11 +1,11 @@
 """The cluster whose nodes are containers: kind, on a machine with Docker and ip_vs.
 
 The same interface as the guests', by other means: ``docker kill`` is the power cut, ``docker pause`` the freeze,
-iptables in the node the cut, a container on kind's network the client. Commands go through ``docker exec``.
+nftables at the node's card the cut, a container on its network the client. Commands go through ``docker exec``. The
+network has the guests' addresses, as the demo and the examples name VIPs in it, and kind's control plane is a host of
+the LAN that is no node, as theirs.
 """
 
-import ipaddress
-import json
 import os
 import subprocess
 import time
@@ -15,17 +15,17 @@ from typing import Any
 
 import yaml
 
-from . import cache, dumps, shell
+from . import cache, dumps, layout, shell
 from .cluster import Direction
 from .errors import CommandFailed, RigError
 
 CONFIG = Path(__file__).resolve().parents[2] / "kind-config.yaml"
 UPLINK = "eth0"
-CUTS = {
-    "in": ("raw", "PREROUTING", "-i", UPLINK, "-j", "DROP"),
-    "out": ("mangle", "POSTROUTING", "-o", UPLINK, "-j", "DROP"),
-}
-"""Direction -> iptables table, chain and rule. docker exec is no packet and goes on."""
+SUBNET = f"{layout.LAN}.0/24"
+CONTAINERS = f"{layout.LAN}.64/27"
+"""What Docker gives to containers: neither the client's address nor a VIP."""
+CUT = "lvs-cut"
+"""The nftables table of a cut. In family netdev: iptables would let ARP pass, and what goes through packet sockets."""
 
 
 class Kind:
@@ -42,11 +42,12 @@ class Kind:
         if self._kind in shell.run(["kind", "get", "clusters"]).split():
             raise RigError(f"cluster {self.name!r} is up already; `down` first, or choose another name")
         try:
-            text = config_text(CONFIG.read_text(), nodes, self._proxy)
-            create = ["kind", "create", "cluster", "--name", self._kind, "--config", "-", "--kubeconfig"]
-            shell.run([*create, self.kubeconfig, "--wait", "120s"], stdin=text, timeout=900)
-            client = ["run", "-d", "--rm", "--name", self._client, "--network", "kind", "--entrypoint", "sleep"]
-            self._docker(*client, self._node_image(), "infinity")
+            network = ["network", "create", "--subnet", SUBNET, "--gateway", layout.CONTROL_PLANE]
+            self._docker(*network, "--ip-range", CONTAINERS, self._kind)
+            self._create(nodes)
+            client = ["run", "-d", "--rm", "--name", self._client, "--network", self._kind, "--ip", layout.CLIENT]
+            self._docker(*client, "--entrypoint", "sleep", self._node_image(), "infinity")
+            self.kubectl("delete", "node", f"{self._kind}-control-plane")
             self._load(self._archives)
             self.wait_ready()
         except BaseException:
@@ -56,6 +57,7 @@ class Kind:
     def down(self) -> None:
         self._docker("rm", "-f", self._client, check=False)
         shell.run(["kind", "delete", "cluster", "--name", self._kind], check=False, timeout=300)
+        self._docker("network", "rm", self._kind, check=False)
         self.kubeconfig.unlink(missing_ok=True)
 
     def load_images(self, archives: Sequence[Path]) -> None:
@@ -85,20 +87,22 @@ class Kind:
 
     @property
     def vips(self) -> tuple[str, ...]:
-        """The upper end of Docker's network, far from what it gives to containers."""
-        found = self._docker("network", "inspect", "kind", "--format", "{{json .IPAM.Config}}")
-        subnets = [entry["Subnet"] for entry in json.loads(found) if "." in entry["Subnet"]]
-        return free_addresses(subnets[0])
+        return layout.VIPS
 
     def node_address(self, node: str) -> str:
-        template = '{{(index .NetworkSettings.Networks "kind").IPAddress}}'
+        template = f'{{{{(index .NetworkSettings.Networks "{self._kind}").IPAddress}}}}'
         return self._docker("inspect", node, "--format", template).strip()
 
     def uplink(self, node: str) -> str:
         return UPLINK
 
     def crash(self, node: str) -> None:
+        """First its cable, as the processes that die still close their connections; then it, with its address kept."""
+        shell.run([*self._network_of(node), "ip", "link", "set", UPLINK, "down"])
+        address = self.node_address(node)
         self._docker("kill", "--signal", "KILL", node)
+        self._docker("network", "disconnect", self._kind, node)
+        self._docker("network", "connect", "--ip", address, self._kind, node)
 
     def boot(self, node: str) -> None:
         self._docker("start", node)
@@ -110,12 +114,10 @@ class Kind:
         self._docker("unpause", node)
 
     def cut(self, node: str, direction: Direction = "both") -> None:
-        for table, *rule in cuts(direction):
-            self.on_node(node, ["iptables", "-w", "-t", table, "-I", *rule])
+        self.on_node(node, ["nft", "-f", "-"], stdin=cut_rules(direction))
 
     def heal(self, node: str) -> None:
-        for table, *rule in cuts("both"):
-            self.on_node(node, ["iptables", "-w", "-t", table, "-D", *rule], check=False)
+        self.on_node(node, ["nft", "delete", "table", "netdev", CUT], check=False)
 
     def freeze_api(self) -> None:
         self._docker("exec", f"{self._kind}-control-plane", "pkill", "-STOP", "-x", "kube-apiserver")
@@ -150,9 +152,22 @@ class Kind:
 
     def _on_client(self, argv: Sequence[str]) -> list[str]:
         """A program of this machine in the client's network namespace, so that its pid is its own."""
-        pid = self._docker("inspect", self._client, "--format", "{{.State.Pid}}").strip()
-        enter = ["nsenter", f"--target={pid}", "--net", "--", *argv]
+        return [*self._network_of(self._client), *argv]
+
+    def _network_of(self, container: str) -> list[str]:
+        """The words in front of a command of this machine that put it into the container's network namespace."""
+        pid = self._docker("inspect", container, "--format", "{{.State.Pid}}").strip()
+        enter = ["nsenter", f"--target={pid}", "--net", "--"]
         return enter if os.geteuid() == 0 else ["sudo", *enter]
+
+    def _create(self, nodes: int) -> None:
+        words = ["kind", "create", "cluster", "--name", self._kind, "--config", "-"]
+        words += ["--kubeconfig", str(self.kubeconfig)]
+        if image := os.environ.get("LVS_KIND_IMAGE"):
+            words += ["--image", image]
+        text = config_text(CONFIG.read_text(), nodes, self._proxy)
+        network = {"KIND_EXPERIMENTAL_DOCKER_NETWORK": self._kind}
+        shell.run([*words, "--wait", "120s"], stdin=text, timeout=1800, extra=network)
 
     def _running(self, node: str) -> bool:
         state = self._docker("inspect", node, "--format", "{{.State.Status}}", check=False)
@@ -162,8 +177,19 @@ class Kind:
         return self._docker("inspect", f"{self._kind}-worker", "--format", "{{.Config.Image}}").strip()
 
     def _load(self, archives: Sequence[Path]) -> None:
+        nodes = ",".join(self.nodes)  # no pod of theirs runs beside the control plane
         for archive in archives:
-            shell.run(["kind", "load", "image-archive", "--name", self._kind, archive], timeout=600)
+            command: list[str | Path] = [
+                "kind",
+                "load",
+                "image-archive",
+                "--name",
+                self._kind,
+                "--nodes",
+                nodes,
+                archive,
+            ]
+            shell.run(command, timeout=1800)
 
     def _docker(self, *words: str, check: bool = True) -> str:
         return shell.run(["docker", *words], check=check)
@@ -178,12 +204,10 @@ def config_text(text: str, nodes: int, proxy: str) -> str:
     return yaml.safe_dump(config)
 
 
-def free_addresses(subnet: str) -> tuple[str, ...]:
-    """21 addresses near the end of an IPv4 subnet."""
-    last = ipaddress.IPv4Network(subnet).broadcast_address
-    return tuple(str(last - offset) for offset in range(60, 39, -1))
-
-
-def cuts(direction: Direction) -> list[tuple[str, ...]]:
-    """The rules that lose what comes in, what goes out, or both."""
-    return [rule for way, rule in CUTS.items() if direction in (way, "both")]
+def cut_rules(direction: Direction) -> str:
+    """nftables rules that lose what comes in, what goes out, or both; in place of those that are there."""
+    hooks = [hook for way, hook in (("in", "ingress"), ("out", "egress")) if direction in (way, "both")]
+    chains = "".join(
+        f'chain {hook} {{ type filter hook {hook} device "{UPLINK}" priority -500; policy drop; }}\n' for hook in hooks
+    )
+    return f"table netdev {CUT}\ndelete table netdev {CUT}\ntable netdev {CUT} {{\n{chains}}}\n"
