@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv lint format unit sim contract net e2e test demo kind-demo lab bench fuzz docs image rig rig-tools rig-build rig-up rig-down lock clean
+.PHONY: help venv lint format unit sim contract net e2e test demo lab bench fuzz docs image rig rig-tools rig-build rig-up rig-down lock clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -36,9 +36,6 @@ test: $(READY) ## every tier; the last line counts
 
 demo: $(READY) ## the main job on a real three-node Kubernetes: a node dies, connections live on (ARGS=--keep)
 	$(PY) -m tests.demo $(ARGS)
-
-kind-demo: $(READY) ## the same on kind, in a guest with a Docker engine where this machine has none (half an hour)
-	$(RIG) kind-guest -- $(PY) -m tests.demo $(ARGS)
 
 lab: $(READY) ## the classic lab, without Kubernetes: dr1, dr2, web1, web2, a client
 	$(RIG) guest -- $(PY) -m tests.lab $(ARGS)
