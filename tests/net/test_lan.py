@@ -1,14 +1,16 @@
 """The namespaces' LAN itself: a cut that cuts nothing would make every test above it green."""
 
 import socket
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 
-from tests.net.lan import Direction, Lan
+from tests.net import quick
+from tests.net.lan import CommandFailed, Direction, Lan
 
 pytestmark = pytest.mark.net
-NEEDS = ("lan",)
+NEEDS = ("lan", "filters")
 
 
 class Echo:
@@ -73,3 +75,45 @@ def test_closing_leaves_nothing_behind() -> None:
     assert process.returncode == -9
     left = lan._command("ip", "netns", "list")
     assert not [name for name in namespaces if name in left]
+
+
+def test_what_is_done_without_the_command_is_what_the_command_does_and_its_refusals_are_the_commands_own(
+    lan: Lan,
+) -> None:
+    for line in (
+        "ip link add cni0 type bridge",
+        "ip address add 10.9.0.1/24 dev cni0",
+        "ip address add fd00:9::1/64 dev cni0 nodad",
+        "ip address replace 10.9.0.1/24 dev cni0",
+        "ip link set dev cni0 up",
+        "ip route add 10.8.0.0/24 via 10.0.0.2",
+        "sysctl -qw net.ipv4.conf.cni0.rp_filter=2",
+        "nft add table ip t; add chain ip t c { type filter hook output priority 0; }",
+        "nft add rule ip t c tcp dport 9 drop",
+    ):
+        with lan.inside("a"):
+            assert quick.done(line.split()) == "", line
+    seen = ["-n", lan.namespace("a"), "-o"]
+    addresses = ip(*seen, "address", "show", "dev", "cni0")
+    assert "inet 10.9.0.1/24 scope global cni0" in addresses
+    assert "inet6 fd00:9::1/64 scope global" in addresses
+    assert "UP" in ip(*seen, "link", "show", "dev", "cni0", "type", "bridge")
+    assert ip(*seen, "route", "show", "10.8.0.0/24").split() == ["10.8.0.0/24", "via", "10.0.0.2", "dev", "eth0"]
+    assert lan.run("a", ["sysctl", "-n", "net.ipv4.conf.cni0.rp_filter"]) == "2\n"
+    rules = ip("netns", "exec", lan.namespace("a"), "nft", "list", "ruleset")
+    assert "tcp dport 9 drop" in rules
+    assert lan.run("a", ["nft", "list", "ruleset"]) == rules
+    lan.run("a", ["ip", "address", "del", "10.9.0.1/24", "dev", "cni0"])
+    assert "10.9.0.1" not in ip(*seen, "address")
+    for refused, words in (
+        (["ip", "address", "add", "10.0.0.1/24", "dev", "eth0"], "eth0: status 2"),
+        (["nft", "delete", "table", "ip", "nowhere"], "No such file or directory"),
+        (["sysctl", "-qw", "net.ipv4.conf.nowhere.rp_filter=1"], "nowhere"),
+    ):
+        with pytest.raises(CommandFailed, match=words):
+            lan.run("a", refused)
+
+
+def ip(*words: str) -> str:
+    """What ip(8) itself says."""
+    return subprocess.run(["ip", *words], capture_output=True, text=True, check=True).stdout
