@@ -1,6 +1,7 @@
 """``make demo``: the main job on a real three-node Kubernetes. Exit status 0 only if every claim was true."""
 
 import argparse
+import contextlib
 import sys
 import tempfile
 from pathlib import Path
@@ -22,7 +23,9 @@ def main() -> int:
     where = cluster()
     try:
         begin(where, claims, owned=not options.keep)
-        Story(World(where), claims, freeze_api=options.freeze_api).tell()
+        world = World(where)
+        with contextlib.closing(world.api):
+            Story(world, claims, freeze_api=options.freeze_api).tell()
     except (CannotGoOn, RigError, AssertionError) as error:
         claims.check("the demo can go on", False, str(error))
     finally:

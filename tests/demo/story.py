@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tests.claims import Claims
 from tests.demo.nodes import NodeState, differences
-from tests.demo.world import AGENTS, ROOT, SYSTEM, World, wait_for
+from tests.demo.world import ROOT, World, wait_for
 from tests.load.report import Report, distribution, failing_until, failures, longest_gap, survivors, translated
 from tests.load.run import LoadRun
 
@@ -55,11 +55,11 @@ class Story:
     def install(self) -> None:
         claims, world = self.claims, self.world
         claims.heading("kubectl apply -k deploy/ ; kubectl apply -f examples/virtualservice.yaml")
-        self.before = world.states(self.cluster.nodes)
+        self.before = world.states()
         self.cluster.kubectl("apply", "-k", str(DEPLOY))
         # the API server needs a moment before it serves a new kind
         wait_for(lambda: self.cluster.kubectl("apply", "-f", str(EXAMPLE)) or True, 30.0)
-        self._watch("agents ready", self._agents_ready, 90.0)
+        self._watch("agents ready", world.agents_ready, 90.0)
         self._watch("web pods ready", lambda: (len(world.ready_pods("app=web")), 3), 60.0)
 
     def answers(self) -> None:
@@ -120,7 +120,7 @@ class Story:
         begin = time.monotonic()
         alive = load.progress["alive"]
         self.cluster.boot(crash.node)
-        back = wait_for(lambda: self._agents_ready() == (3, 3) and self._same_tables(), 90.0, every=1.0)
+        back = wait_for(lambda: world.agents_ready() == (3, 3) and self._same_tables(), 90.0)
         took = time.monotonic() - begin
         time.sleep(2.0)
         holders = world.holders(VIP)
@@ -147,7 +147,7 @@ class Story:
         gone = wait_for(lambda: not any(self._serves(state, served) for state in self._states().values()), 20.0)
         claims.check("the VIP and its tables are gone from every node", gone)
         self.cluster.kubectl("delete", "--wait=false", "-k", str(DEPLOY))
-        agents_gone = wait_for(lambda: not self._agent_pods(), 60.0, every=1.0)
+        agents_gone = wait_for(lambda: not self.world.agent_pods(), 60.0)
         claims.check("the agents are gone", agents_gone)
         left = wait_for(self._nothing_left, 10.0) or self._differences()
         left = [] if left is True else left
@@ -223,20 +223,12 @@ class Story:
 
         self._must(what, wait_for(grown, seconds), f"{last[0]} of {last[1]}")
 
-    def _agents_ready(self) -> tuple[int, int]:
-        for item in self.world.items("daemonsets", "--namespace", SYSTEM):
-            return item["status"].get("numberReady", 0), item["status"].get("desiredNumberScheduled", 0)
-        return 0, len(self.cluster.nodes)
-
-    def _agent_pods(self) -> int:
-        return len(self.world.items("pods", "--namespace", SYSTEM, "--selector", AGENTS))
-
     def _same_tables(self) -> bool:
-        tables = [self.world.destinations(node, VIP, PORT) for node in self.cluster.nodes]
+        tables = list(self.world.tables(VIP, PORT).values())
         return bool(tables[0]) and all(table == tables[0] for table in tables)
 
     def _states(self) -> dict[str, NodeState]:
-        return self.world.states(self.cluster.nodes)
+        return self.world.states()
 
     def _serves(self, state: NodeState, server: str) -> bool:
         return server in state.tables or any(f" {VIP}/" in address for address in state.addresses)

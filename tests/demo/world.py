@@ -1,12 +1,13 @@
-"""What the demo and the e2e tests look at: objects as kubectl gives them, and the nodes' own kernels."""
+"""What the demo and the e2e tests look at: objects as the API server gives them, and the nodes' own kernels."""
 
-import json
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.demo.api import Api
 from tests.demo.nodes import NodeState, parse_state, parse_tables
 from tests.load.run import LoadRun, command, environment
 from tests.rig.cluster import Cluster
@@ -30,28 +31,44 @@ class World:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
+        self.api = Api(cluster.kubeconfig)
+        self._down: set[str] = set()
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Those that run."""
+        return tuple(node for node in self.cluster.nodes if node not in self._down)
+
+    def crash(self, node: str) -> None:
+        self.cluster.crash(node)
+        self._down.add(node)
+
+    def boot(self, node: str) -> None:
+        self.cluster.boot(node)
+        self._down.discard(node)
 
     # objects
-
-    def get(self, *arguments: str) -> dict[str, Any]:
-        """``kubectl get … -o json``."""
-        found: dict[str, Any] = json.loads(self.cluster.kubectl("get", *arguments, "-o", "json"))
-        return found
-
-    def items(self, *arguments: str) -> list[dict[str, Any]]:
-        """The items of a list."""
-        return list(self.get(*arguments)["items"])
 
     def ready_pods(self, selector: str, namespace: str = "default") -> dict[str, str]:
         """Ready pods that are not going away: pod -> node."""
         return {
             pod["metadata"]["name"]: pod["spec"]["nodeName"]
-            for pod in self.items("pods", "--namespace", namespace, "--selector", selector)
+            for pod in self.api.items("pods", namespace, selector)
             if "deletionTimestamp" not in pod["metadata"] and has_condition(pod, "Ready")
         }
 
     def virtual_service(self, name: str, namespace: str = "default") -> dict[str, Any]:
-        return self.get("lvsvs", name, "--namespace", namespace)
+        return self.api.get("lvsvirtualservices", name, namespace)
+
+    def agents_ready(self) -> tuple[int, int]:
+        """Agents that are ready, and those that there shall be; 0 and the number of nodes while nobody has said."""
+        for item in self.api.items("daemonsets", SYSTEM):
+            return item["status"].get("numberReady", 0), item["status"].get("desiredNumberScheduled", 0)
+        return 0, len(self.cluster.nodes)
+
+    def agent_pods(self) -> int:
+        """Also those that are going away."""
+        return len(self.api.items("pods", SYSTEM, AGENTS))
 
     def condition(self, kind: str, name: str = "web", namespace: str = "default") -> dict[str, str]:
         """A condition of a VirtualService; empty when it has none of that type."""
@@ -68,12 +85,22 @@ class World:
         """Addresses, tables, kernel settings and nftables tables of the node, normalised."""
         return parse_state(self.cluster.on_node(node, ["sh", "-c", STATE_SCRIPT]))
 
-    def states(self, nodes: Iterable[str]) -> dict[str, NodeState]:
-        return {node: self.state(node) for node in nodes}
+    def states(self, nodes: Iterable[str] | None = None) -> dict[str, NodeState]:
+        return self.each(self.state, nodes)
+
+    def each(self, look: Callable[[str], T], nodes: Iterable[str] | None = None) -> dict[str, T]:
+        """What it says of each of the nodes (those that run when none are named), which are asked at the same time."""
+        asked = list(nodes or self.nodes)
+        with ThreadPoolExecutor(max(1, len(asked))) as pool:
+            return dict(zip(asked, pool.map(look, asked), strict=True))
 
     def holders(self, vip: str, nodes: Iterable[str] | None = None) -> list[str]:
         """Nodes whose kernel has the address on an interface other than ``lo``."""
-        return [node for node in nodes or self.cluster.nodes if self.holds(node, vip)]
+        return [node for node, holds in self.each(lambda node: self.holds(node, vip), nodes).items() if holds]
+
+    def tables(self, vip: str, port: int = 80) -> dict[str, dict[str, int]]:
+        """``destinations`` of every node that runs."""
+        return self.each(lambda node: self.destinations(node, vip, port))
 
     def holds(self, node: str, vip: str) -> bool:
         lines = self.cluster.on_node(node, ["ip", "-oneline", "address", "show", "to", vip]).splitlines()

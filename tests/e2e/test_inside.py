@@ -3,7 +3,7 @@
 import pytest
 
 from tests.demo.world import World, wait_for
-from tests.e2e.conftest import VIP, serving
+from tests.e2e.conftest import VIP, serving, spread
 
 pytestmark = pytest.mark.e2e
 
@@ -26,31 +26,20 @@ def ask(world: World, node: str, own: str) -> list[str]:
     return world.cluster.on_node(node, ["bash", "-c", ASK, "ask", own, str(ASKED), VIP], timeout=90.0).splitlines()
 
 
-def spread(world: World) -> None:
-    """A pod on each node. New ones are placed so, but fewer replicas may leave two on one node."""
-    for _ in range(3):
-        pods = world.ready_pods("app=web")
-        twice = next((name for name, node in sorted(pods.items()) if list(pods.values()).count(node) > 1), None)
-        if twice is None:
-            return
-        world.cluster.kubectl("delete", "pod", twice, "--wait=false")
-        assert wait_for(lambda gone=twice: gone not in world.ready_pods("app=web") and serving(world), 60.0)  # type: ignore[misc]
-    raise AssertionError(f"the pods cannot be spread: {world.ready_pods('app=web')}")
-
-
 def test_pods_and_processes_of_every_node_are_answered_by_every_pod(world: World) -> None:
     assert wait_for(lambda: serving(world), 60.0), "not everything is well"
     spread(world)
     (holder,) = world.holders(VIP)
-    pods = [pod for pod in world.items("pods", "--selector", "app=web") if "deletionTimestamp" not in pod["metadata"]]
+    pods = [pod for pod in world.api.items("pods", "default", "app=web") if "deletionTimestamp" not in pod["metadata"]]
     clients = {f"pod on {pod['spec']['nodeName']}": (pod["spec"]["nodeName"], pod["status"]["podIP"]) for pod in pods}
-    for item in world.items("nodes"):
+    for item in world.api.items("nodes"):
         own = next(a["address"] for a in item["status"]["addresses"] if a["type"] == "InternalIP")
         clients[f"process on {item['metadata']['name']}"] = (item["metadata"]["name"], own)
     assert len(clients) == 2 * len(world.cluster.nodes)
     names = [pod["metadata"]["name"] for pod in pods]
-    for name, (node, own) in clients.items():
-        answers = ask(world, node, own)
+    asked = world.each(lambda node: {name: ask(world, node, own) for name, (at, own) in clients.items() if at == node})
+    for name, (node, _) in clients.items():
+        answers = asked[node][name]
         by = {pod: sum(pod in line for line in answers) for pod in names}
         print(f"{name}{' (holds the VIP)' if node == holder else ''}: {by}")
         assert sum(by.values()) == ASKED, (name, answers)

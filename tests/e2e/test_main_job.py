@@ -18,13 +18,13 @@ def test_each_pod_answers_on_the_vip_and_sees_the_clients_own_address_and_port(w
 
 
 def test_every_node_holds_the_same_table_with_the_pods_own_port(world: World) -> None:
-    tables = [world.destinations(node, VIP) for node in world.cluster.nodes]
+    tables = list(world.tables(VIP).values())
     assert all(table == tables[0] for table in tables)
     assert {destination.rpartition(":")[2] for destination in tables[0]} == {"8080"}
 
 
 def test_the_vip_is_on_lo_of_every_node_and_on_the_uplink_of_one(world: World) -> None:
-    states = world.states(world.cluster.nodes)
+    states = world.states()
     assert all(f"lo {VIP}/32" in state.addresses for state in states.values())
     uplinks = [node for node, s in states.items() if f"{world.cluster.uplink(node)} {VIP}/32" in s.addresses]
     assert uplinks == world.holders(VIP)

@@ -60,13 +60,13 @@ def refusal(world: World, name: str) -> str:
 
 @pytest.mark.parametrize("name", BAD)
 def test_it_is_refused_in_words_and_nothing_of_it_is_done(world: World, name: str) -> None:
-    before = world.states(world.cluster.nodes)
+    before = world.states()
     try:
         message = refusal(world, name)
         assert re.search(BAD[name][1], message), message
         if name in WAITING:
             return
-        after = world.states(world.cluster.nodes)
+        after = world.states()
         assert {node: s.tables.keys() for node, s in after.items()} == {n: s.tables.keys() for n, s in before.items()}
         assert {node: s.addresses for node, s in after.items()} == {n: s.addresses for n, s in before.items()}
     finally:

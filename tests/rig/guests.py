@@ -137,7 +137,7 @@ class Guests:
         self._lan().plug(number)
         place = self.folder / node
         arguments = guest.kernel_arguments(
-            Path(facts["linux"]), HERE / "node-init", place, memory=MEMORY, cpus=2, name=node
+            Path(facts["linux"]), HERE / "node-init", place, memory=MEMORY, cpus=1, name=node
         )
         cards = [
             f"vec{cable}:transport=raw,ifname={port}{number},depth=128,gro=1,mac={layout.mac(cable, number)}"
