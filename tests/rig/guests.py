@@ -23,6 +23,8 @@ from .lan import Lan
 from .pki import Authority
 
 MEMORY = os.environ.get("LVS_NODE_MEMORY", "2G")
+PROCESSORS = 1
+"""Of a node. Three nodes with two each take nearly twice the processor time: theirs wait for each other."""
 HERE = Path(__file__).parent
 
 
@@ -137,7 +139,7 @@ class Guests:
         self._lan().plug(number)
         place = self.folder / node
         arguments = guest.kernel_arguments(
-            Path(facts["linux"]), HERE / "node-init", place, memory=MEMORY, cpus=1, name=node
+            Path(facts["linux"]), HERE / "node-init", place, memory=MEMORY, cpus=PROCESSORS, name=node
         )
         cards = [
             f"vec{cable}:transport=raw,ifname={port}{number},depth=128,gro=1,mac={layout.mac(cable, number)}"
