@@ -43,7 +43,7 @@ DECODER = (
 )
 """What looks at bytes that anybody may send: every branch."""
 TIME_LIMIT_SECONDS = 1500.0
-GUESTS_PER_PROCESSOR = 1.5
+GUESTS_PER_PROCESSOR = 2
 """Kernels at a time: the tests mostly wait, but what they wait for must be in time."""
 NAMESPACES_PER_PROCESSOR = 1.5
 """Places beside these in namespaces of this kernel: their tests wait, and take a seventh of a processor each."""
