@@ -1,6 +1,7 @@
 """The reflector against an API server that misbehaves on purpose. Nothing it says empties the cache."""
 
 import asyncio
+import itertools
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -12,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from lvsagent.adapters import reflector as module
-from lvsagent.adapters.kube import ApiClient
+from lvsagent.adapters.kube import BREATH_SECONDS, ApiClient
 from lvsagent.adapters.kubeconfig import KubeConfig
 from lvsagent.adapters.reflector import Reflector, Resource, backoff
 from lvsagent.core.cache import Cache, Malformed
@@ -318,3 +319,29 @@ def test_delays_double_up_to_a_bound_and_respect_the_servers_wish(monkeypatch: p
     assert backoff(20, jitter=lambda low, high: low) == 0.2
     assert backoff(1, retry_after=5.0) == 5.0
     assert backoff(1, retry_after=500.0) == 30.0
+
+
+def test_events_that_come_fast_are_read_together_and_the_first_one_at_once() -> None:
+    async def act(rig: Rig) -> None:
+        clock = asyncio.get_running_loop().time
+        taken: list[float] = []
+        rig.reflector._changed = lambda: taken.append(clock())
+        delays = []
+        for number in range(5):  # the best of some: the machine may be busy
+            await asyncio.sleep(2 * BREATH_SECONDS)
+            put = clock()
+            rig.api.put(PATH, item(f"first-{number}"))
+            await rig.until(lambda last=f"first-{number}": last in rig.names)  # type: ignore[misc]
+            delays.append(taken[-1] - put)
+        assert min(delays) < BREATH_SECONDS / 2
+        taken.clear()
+        begun = clock()
+        for number in range(100):
+            rig.api.put(PATH, item(f"fast-{number}"))
+            await asyncio.sleep(0.004)
+        await rig.until(lambda: "fast-99" in rig.names)
+        reads = sum(after - before > 0.002 for before, after in itertools.pairwise(taken))
+        assert len(taken) == 100
+        assert reads <= (clock() - begun) / BREATH_SECONDS + 2
+
+    story(act)

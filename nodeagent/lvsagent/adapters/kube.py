@@ -15,6 +15,11 @@ CONNECT_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 40.0
 """The longest silence in an answer that is not a watch; an API server that takes 30 s is slow, not dead."""
 FAREWELL_SECONDS: Final = 0.1
+BREATH_SECONDS: Final = 0.03
+"""At least so long between two reads of a watch: to read costs more than to decode, and events that come together are
+decoded together. The first event after a quiet time is read at once, and so is what comes after as much as MUCH."""
+MUCH: Final = 32 << 10
+"""Bytes in one read: more is waiting."""
 LONGEST_EVENT: Final = 16 << 20
 """Bytes. etcd refuses objects above 1.5 MB."""
 FIELD_MANAGER: Final = "lvs-agent"
@@ -69,9 +74,11 @@ class ApiClient:
                 headers=headers,
                 timeout=timeout,
                 server_hostname=self.config.server_name,
+                read_bufsize=1,  # what was read is taken before more is read
             ) as response:
                 await _raise_for(response, path)
-                rest = b""
+                rest, clock = b"", asyncio.get_running_loop().time
+                read = clock() - BREATH_SECONDS
                 async for chunk in response.content.iter_any():
                     *lines, rest = (rest + chunk).split(b"\n")
                     for line in lines:
@@ -79,6 +86,9 @@ class ApiClient:
                             yield _event(line, path)
                     if len(rest) > LONGEST_EVENT:
                         raise ApiError("protocol", f"{path}: a watch event longer than {LONGEST_EVENT} bytes")
+                    if len(chunk) < MUCH and (soon := read + BREATH_SECONDS - clock()) > 0:
+                        await asyncio.sleep(soon)
+                    read = clock()
         except (aiohttp.ClientError, OSError, TimeoutError, ConfigError) as error:
             raise _translated(error, path) from error
 
