@@ -205,7 +205,8 @@ class Load:
         """Wait so long, or until the run is to stop. True when it is."""
         if seconds > 0:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.stop.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self.stop.wait()
         return self.stop.is_set()
 
 

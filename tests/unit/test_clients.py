@@ -168,7 +168,8 @@ def test_an_agent_that_knows_nothing_yet_takes_no_paths_away_and_a_fault_does_no
         await rig.turn()
         glance.numbers = iter([0, ValueError("never seen"), OSError("no answer"), 0, 1, 1])
         watch = asyncio.create_task(guard.watch(stirred.set, lambda: None))
-        await asyncio.wait_for(stirred.wait(), 10.0)
+        async with asyncio.timeout(10.0):
+            await stirred.wait()
         watch.cancel()
         await asyncio.gather(watch, return_exceptions=True)
         assert glance.made == []

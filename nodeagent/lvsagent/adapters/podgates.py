@@ -94,7 +94,8 @@ class PodGates:
 
     async def _wait(self) -> None:
         try:
-            await asyncio.wait_for(self._wake.wait(), SECONDS_BETWEEN)
+            async with asyncio.timeout(SECONDS_BETWEEN):
+                await self._wake.wait()
         except TimeoutError:
             pass
 

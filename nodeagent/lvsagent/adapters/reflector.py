@@ -115,7 +115,8 @@ class Reflector(Generic[T]):
                 failures += 1
                 version = self._failed(error, failures)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._asked_anew.wait(), backoff(failures, error.retry_after))
+                    async with asyncio.timeout(backoff(failures, error.retry_after)):
+                        await self._asked_anew.wait()
             finally:
                 for task in (work, anew):
                     task.cancel()

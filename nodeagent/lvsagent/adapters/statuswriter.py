@@ -90,7 +90,8 @@ class StatusWriter:
     async def _wait(self) -> None:
         """Until something is to be written, and a second after the last write of it."""
         try:
-            await asyncio.wait_for(self._wake.wait(), SECONDS_BETWEEN)
+            async with asyncio.timeout(SECONDS_BETWEEN):
+                await self._wake.wait()
         except TimeoutError:
             pass
 

@@ -27,7 +27,8 @@ async def check(check: HealthCheck, target: Target) -> Answer:
             return failed(check, target, str(error))
         with suppress(OSError, Garbled, TimeoutError):  # the question is answered
             await stream.send(b"QUIT\r\n")
-            await asyncio.wait_for(_reply(stream), min(FAREWELL_SECONDS, check.timeout_ms / 4000))
+            async with asyncio.timeout(min(FAREWELL_SECONDS, check.timeout_ms / 4000)):
+                await _reply(stream)
         return WELL if code == 250 else failed(check, target, f"HELO is answered by {code}, expected 250")
 
 

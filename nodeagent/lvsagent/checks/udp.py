@@ -31,7 +31,8 @@ async def check(check: HealthCheck, target: Target) -> Answer:
             shown = found[: max(16, len(check.expect))].hex(" ")
             return failed(check, target, f"answered {shown or 'nothing'}, expected {check.expect.hex(' ')}")
         try:
-            await asyncio.wait_for(answer, min(QUIET_SECONDS, 0.9 * check.timeout_ms / 1000))
+            async with asyncio.timeout(min(QUIET_SECONDS, 0.9 * check.timeout_ms / 1000)):
+                await answer
         except TimeoutError:
             pass
         return WELL

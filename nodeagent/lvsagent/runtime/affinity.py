@@ -108,7 +108,8 @@ class Affinity(asyncio.DatagramProtocol):
                     self._complain(error)
                     await asyncio.sleep(RETRY)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._event.wait(), TICK)
+                    async with asyncio.timeout(TICK):
+                        await self._event.wait()
                 self._event.clear()
         finally:
             if self._transport is not None:

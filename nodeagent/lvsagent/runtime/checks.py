@@ -93,7 +93,8 @@ class Checks:
         if process.stdin:
             process.stdin.close()
         try:
-            await asyncio.wait_for(process.wait(), FAREWELL_SECONDS)
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await process.wait()
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
@@ -151,7 +152,8 @@ class Checks:
         """False: it does not do what it should, and must go."""
         while True:
             try:
-                line = await asyncio.wait_for(pipe.readline(), SILENT_SECONDS)
+                async with asyncio.timeout(SILENT_SECONDS):
+                    line = await pipe.readline()
             except ValueError as error:
                 _log.error("the health checks sent a line that never ends", extra={"error": error})
                 return False

@@ -142,7 +142,8 @@ class Loop:
         await self._first()
         while True:
             try:
-                await asyncio.wait_for(self._event.wait(), self._timeout(time.monotonic()))
+                async with asyncio.timeout(self._timeout(time.monotonic())):
+                    await self._event.wait()
                 await self._gather()
             except TimeoutError:
                 pass
@@ -166,7 +167,8 @@ class Loop:
         while not self._urgent and (left := due - time.monotonic()) > 0:
             self._event.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._event.wait(), left)
+                async with asyncio.timeout(left):
+                    await self._event.wait()
 
     async def _first(self) -> None:
         """Come back: hear first which routers are Active here, because their tables must not shrink meanwhile."""
