@@ -74,7 +74,6 @@ class ApiClient:
                 headers=headers,
                 timeout=timeout,
                 server_hostname=self.config.server_name,
-                read_bufsize=1,  # what was read is taken before more is read
             ) as response:
                 await _raise_for(response, path)
                 rest, clock = b"", asyncio.get_running_loop().time
@@ -87,7 +86,7 @@ class ApiClient:
                     if len(rest) > LONGEST_EVENT:
                         raise ApiError("protocol", f"{path}: a watch event longer than {LONGEST_EVENT} bytes")
                     if len(chunk) < MUCH and (soon := read + BREATH_SECONDS - clock()) > 0:
-                        await asyncio.sleep(soon)
+                        await _wait_unread(response, soon)
                     read = clock()
         except (aiohttp.ClientError, OSError, TimeoutError, ConfigError) as error:
             raise _translated(error, path) from error
@@ -161,6 +160,19 @@ class ApiClient:
             self._session = aiohttp.ClientSession(connector=connector, headers={"User-Agent": "lvs-agent"})
             self._fingerprint = fingerprint
         return self._session, {"Accept": "application/json", **self.config.authorization()}
+
+
+async def _wait_unread(response: aiohttp.ClientResponse, seconds: float) -> None:
+    """Leave with the kernel what comes meanwhile. (A small ``read_bufsize`` would not do: with it aiohttp gives one
+    chunk at a time, however many there are.)"""
+    transport = response.connection.transport if response.connection else None
+    if transport is None:
+        return
+    transport.pause_reading()
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        transport.resume_reading()
 
 
 def _socket(address: Any) -> socket.socket:
