@@ -2,14 +2,16 @@
 
 import re
 import runpy
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.rig import namespaces
+from tests.rig import guest, namespaces
 from tests.rig.errors import RigError
+from tests.rig.guest import StoodStill
 
 pytestmark = pytest.mark.unit
 RUNNER: dict[str, Any] = runpy.run_path(str(Path(__file__).resolve().parents[1] / "run.py"))
@@ -207,3 +209,32 @@ def test_what_the_cluster_boots_from_is_built_beside_the_quick_tiers_and_costs_t
 
     monkeypatch.setitem(scope, "environment_of", broken)
     assert RUNNER["run_together"](["unit"], [], True) == Count(failed=1)
+
+
+@pytest.mark.parametrize("stops", [1, 2])
+def test_a_kernel_that_stopped_is_given_a_second_life_and_no_third(
+    stops: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(RUNNER["run_apart"].__globals__, "REPORTS", tmp_path)
+    lives: list[int] = []
+
+    def run(command: list[str], output: Any) -> int:
+        lives.append(1)
+        if len(lives) <= stops:
+            raise StoodStill("the guest's kernel stopped")
+        (tmp_path / "net-a.xml").write_text('<testsuites><testsuite tests="3" failures="0"/></testsuites>')
+        return 0
+
+    found = RUNNER["run_apart"](run, "net", "net-a", ("tests/net/test_a.py",), [])
+    assert len(lives) == 2
+    assert found == (Count(passed=3) if stops == 1 else Count(failed=1))
+    assert "the guest's kernel stopped\n--- once more" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("beats", [True, False])
+def test_a_kernel_without_a_sign_of_life_has_stopped(beats: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guest, "STILL_SECONDS", 1.0)
+    beat = "last=${@: -1}; for i in 1 2 3 4 5 6 7 8; do echo >&${last#*fd:}; sleep 0.25; done" if beats else "sleep 30"
+    with tempfile.TemporaryFile() as log, tempfile.TemporaryFile() as out:
+        said = guest._boot(["bash", "-c", beat, "kernel"], log, (out, out), 20.0)
+    assert said == "" if beats else said is not None and re.match(r"sleep S \d+ ticks, ", said), said
