@@ -62,7 +62,7 @@ SECONDS = {
     "test_path_agent_net": 45, "test_faults_process_net": 40, "test_faults_cuts_net": 40, "test_connections_net": 40,
     "test_health_net": 35, "test_path_net": 35, "test_faults_limits_net": 35, "test_matrix_net": 30,
     "test_takeover_net": 30, "test_agent_api_net": 30, "test_faults_links_net": 30, "test_faults_strangers_net": 30,
-    "test_leaving_net": 30,
+    "test_leaving_net": 30, "test_leftovers_net": 30,
 }  # fmt: skip
 """Files of the net tier that take longest, and how long beside others: those begin first."""
 ORDINARY_SECONDS = 15

@@ -8,7 +8,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -50,12 +50,13 @@ def _many_files() -> None:
 class Held:
     """Connections of the client, asked all at once."""
 
-    def __init__(self, pods: PodLan, count: int) -> None:
+    def __init__(self, pods: PodLan, count: int, ports: Iterable[int] = FRESH) -> None:
         self._sockets: list[socket.socket] = []
-        for _ in range(count):
+        for port in itertools.islice(ports, count):
             opened = pods.lan.socket("client", socket.AF_INET, socket.SOCK_STREAM)
             opened.settimeout(5)
-            opened.bind(("10.0.0.100", next(FRESH)))
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            opened.bind(("10.0.0.100", port))
             opened.connect((VIP, PORT))
             opened.setblocking(False)
             self._sockets.append(opened)
@@ -327,7 +328,7 @@ def test_many_connections_outlive_crash_planned_hand_over_and_return(agents: Age
     if added:
         agents.program(after)
         agents.settle(lambda: agents.counted("written") > 0)
-        time.sleep(4.5)  # the last look after a change: told once more meanwhile, n1 would have nothing to write
+        time.sleep(8.5)  # the last look after a change: told once more meanwhile, n1 would have nothing to write
     lost = {}
     pods.lan.unplug("n1")
     pods.hold("n2", VIP)

@@ -133,6 +133,7 @@ def test_every_agreed_name_is_there() -> None:
         "lvs_connections_told_total 5.0",
         "lvs_connections_heard_total 0.0",
         "lvs_connections_written_total 0.0",
+        "lvs_connections_forgotten_total 0.0",
         'lvs_connection_messages_dropped_total{reason="auth_hmac"} 6.0',
         'lvs_connection_messages_dropped_total{reason="unreachable"} 0.0',
         'lvs_connection_messages_dropped_total{reason="content"} 0.0',

@@ -37,13 +37,13 @@ def test_nothing_is_looked_at_without_a_reason() -> None:
     assert moments(looks, 0, 100) == []
 
 
-def test_a_change_is_followed_by_three_looks_and_by_one_now_and_then_for_what_was_found() -> None:
+def test_a_change_is_followed_by_four_looks_and_by_one_now_and_then_for_what_was_found() -> None:
     looks = Looks()
     looks.changed(10.0)
-    assert moments(looks, 10, 100) == [10.0, 11.0, 14.0]
+    assert moments(looks, 10, 100) == [10.0, 11.0, 14.0, 18.0]
     looks.changed(200.0)
-    assert moments(looks, 200, 270, found=True) == [200.0, 201.0, 204.0, 204.0 + REPEAT, 204.0 + 2 * REPEAT]
-    assert moments(looks, 270, 400) == [264.0 + REPEAT]  # nothing was found any more
+    assert moments(looks, 200, 270, found=True) == [200.0, 201.0, 204.0, 208.0, 208.0 + REPEAT, 208.0 + 2 * REPEAT]
+    assert moments(looks, 270, 400) == [208.0 + 3 * REPEAT]  # nothing was found any more
 
 
 def test_it_looks_for_as_long_as_an_active_node_has_other_tables_and_twice_more() -> None:

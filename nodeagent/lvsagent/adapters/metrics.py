@@ -235,6 +235,11 @@ class AgentCollector(Collector):
             "lvs_connections_written", "Connections of other nodes' pods that were written to the kernel."
         )
         written.add_metric([], count["written"])
+        forgotten = CounterMetricFamily(
+            "lvs_connections_forgotten",
+            "Entries of connections that are over, against the tables, that the kernel was made to forget.",
+        )
+        forgotten.add_metric([], count["forgotten"])
         dropped = CounterMetricFamily(
             "lvs_connection_messages_dropped",
             "Datagrams about connections that were not believed, or could not be sent (unreachable).",
@@ -253,7 +258,7 @@ class AgentCollector(Collector):
         )
         for node in sorted(self._view.differing):
             differ.add_metric([node], 1)
-        yield from (told, heard, written, dropped, errors, differ)
+        yield from (told, heard, written, forgotten, dropped, errors, differ)
 
     def _guarded(self) -> Iterator[Metric]:
         repairs = CounterMetricFamily(

@@ -128,10 +128,11 @@ class Tables:
         here = frozenset(local)
         for connection in connections:
             ours = connection.destination[0] in here and connection.carries_data and self.has(connection)
-            if ours and self._place(connection) != connection.destination:
+            if ours and self.place(connection) != connection.destination:
                 yield connection
 
-    def _place(self, connection: Connection) -> DestinationKey | None:
+    def place(self, connection: Connection) -> DestinationKey | None:
+        """Where a node without an entry would send it; its service must be one of these."""
         placement = self._placements.get(connection.service)
         if placement is None:
             service = self._services[connection.service]

@@ -9,8 +9,9 @@ others looks for as long as they differ, and once more when they are alike again
 from dataclasses import dataclass, field
 from typing import Final
 
-AFTER_CHANGE: Final = (0.0, 1.0, 4.0)
-"""Seconds: other nodes are not programmed at the same moment, and until then place connections by their old table."""
+AFTER_CHANGE: Final = (0.0, 1.0, 4.0, 8.0)
+"""Seconds: other nodes are not programmed at the same moment, and until then place connections by their old table. The
+last is for what is left of connections that nobody tells of (``core.leftovers``)."""
 AFTER_DIFFERENCE: Final = (0.0, 1.0)
 """Seconds: the last that was opened has perhaps not carried data yet."""
 SOON: Final = 0.2
@@ -57,7 +58,7 @@ class Looks:
         return bool(self._moments) and now >= max(self._moments[0], self._rest)
 
     def looked(self, begun: float, ended: float, found: bool) -> None:
-        """One is done; ``found``: there are misplaced connections."""
+        """One is done; ``found``: there are misplaced connections, this node's or not."""
         took = ended - begun
         self._rest = ended + REST * took
         self._moments = [moment for moment in self._moments if moment > begun]

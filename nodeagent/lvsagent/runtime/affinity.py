@@ -13,13 +13,14 @@ import socket
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_interface
 from typing import Final, Protocol
 
 from lvsagent.adapters import connections
 from lvsagent.core import claims
 from lvsagent.core.affinity import Connection, Tables, backends, local_only, suspected, to_write, unsuspected
 from lvsagent.core.agreement import Looks, Others, Said
+from lvsagent.core.leftovers import Place, Vouchers, against, is_over, leftovers
 from lvsagent.core.plan import NodePlan
 from lvsagent.liveness import proof
 from lvsagent.liveness.beat import DropReason, node_id
@@ -82,6 +83,9 @@ class Affinity(asyncio.DatagramProtocol):
         self._looks = Looks()
         self._said = Said()
         self._others = Others()
+        self._vouchers = Vouchers(time.monotonic())
+        self._changed = 0.0
+        """When the tables last did."""
         self._asked: list[float] | None = None
         """When to ask; None: not begun."""
         self._answered = 0.0
@@ -131,6 +135,7 @@ class Affinity(asyncio.DatagramProtocol):
             services, without = plan.state.services, local_only(self._view.resolved)
             meant = unsuspected(services, self._view.resolved)
             if self._tables.use(services, without) | self._meant.use(meant, without):
+                self._changed = now
                 self._looks.changed(now)
                 await self._say(now)
 
@@ -188,24 +193,46 @@ class Affinity(asyncio.DatagramProtocol):
     # -- out -----------------------------------------------------------------------------------------------------
 
     async def _look(self) -> None:
-        """Tell the exceptions among this node's connections."""
+        """Tell the exceptions among this node's connections, and make the kernel forget what is left of others."""
         started = time.monotonic()
         local = [address for address, node in backends(self._view.resolved).items() if node == self._view.node]
-        found = await asyncio.to_thread(self._exceptions, local)
-        self._looks.looked(started, time.monotonic(), bool(found))
+        found, over, misplaced = await asyncio.to_thread(self._exceptions, local, self._place(started))
+        self._looks.looked(started, time.monotonic(), misplaced)
         if found:
             await self._send(list(claims.tell(self._view.node, found)))
             self.counted["told"] += len(found) if self._targets() else 0
             milliseconds = round((time.monotonic() - started) * 1000)
             _log.info("connections told to other nodes", extra={"count": len(found), "ms": milliseconds})
+        if over:
+            await self._call(lambda: connections.write(over))
+            self.counted["forgotten"] += len(over)
+            _log.info("what was left of connections that are over is gone", extra={"count": len(over)})
 
-    def _exceptions(self, local: Sequence[IPAddress]) -> list[Connection]:
-        """By our tables, or by those of a node that does not suspect whom we suspect."""
+    def _place(self, now: float) -> Place:
+        mine, claimed, agents = self._view.node, self._view.claims, self._nodes()
+        self._vouchers.forget(now)
+        routers = [router for router in claimed.wish or () if router.name in claimed.active]
+        return Place(
+            active=claimed.held() | {ip_interface(address).ip for router in routers for address in router.addresses},
+            told=frozenset(
+                address for address, node in backends(self._view.resolved).items() if node != mine and node in agents
+            ),
+            # Who is suspected cannot tell; and where an Active node has other tables, pods' nodes tell by those, too.
+            alone=self._vouchers.complete(self._changed, now)
+            and not self._view.differing
+            and self._meant.services == self._tables.services,
+        )
+
+    def _exceptions(self, local: Sequence[IPAddress], here: Place) -> tuple[list[Connection], list[Connection], bool]:
+        """By our tables, or by those of a node that does not suspect whom we suspect; what is left of connections that
+        are over; whether there is anything against our tables."""
         have = list(connections.read())
         found = {connection.flow: connection for connection in self._tables.exceptions(have, local)}
         if self._meant.services != self._tables.services:
             found.update((connection.flow, connection) for connection in self._meant.exceptions(have, local))
-        return list(found.values())
+        misplaced = against(have, self._meant)
+        told = [connection for connection in found.values() if not is_over(connection)]
+        return told, leftovers(misplaced, here, self._vouchers), bool(found or misplaced)
 
     async def _send(self, messages: Sequence[bytes], nodes: Sequence[str] | None = None) -> None:
         """To these nodes; None: to all."""
@@ -276,6 +303,9 @@ class Affinity(asyncio.DatagramProtocol):
         if not waiting:
             return
         nodes = backends(self._view.resolved)
+        self._vouchers.heard(
+            (claim for sender, claim in waiting if nodes.get(claim.destination[0]) == sender), time.monotonic()
+        )
         have = await asyncio.to_thread(connections.read)
         fresh = to_write(waiting, have, self._tables, nodes)
         if not fresh:
