@@ -86,7 +86,7 @@ def run(
     command: Sequence[str],
     *,
     memory: str = "1G",
-    cpus: int = 2,
+    cpus: int = 1,
     disk: Path | None = None,
     stdout: BinaryIO | None = None,
     stderr: BinaryIO | None = None,
