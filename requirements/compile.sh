@@ -8,7 +8,7 @@ lock() { # OUTPUT, then what to lock
   output=$1
   shift
   "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-    --no-header --no-annotate --output-file "requirements/$output" "$@"
+    --no-header --no-annotate --no-strip-extras --output-file "requirements/$output" "$@"
 }
 lock agent.lock pyproject.toml --extra agent
 lock operator.lock pyproject.toml --extra operator
