@@ -84,8 +84,9 @@ def test_fault_43_flushed_tables_are_back_within_a_second_and_held_connections_l
     living = sum(connection.lives() for connection in held)
     assert living >= 0.99 * len(held), f"{living} of {len(held)}"
     assert lab.holds("d1")
-    assert lab.metric("d1", 'lvs_repairs_total{what="service"}') == 2
-    assert "somebody changed what is ours; it is put back" in lab.log("d1")
+    # The kernel has the tables a moment before the agent has said so.
+    lab.until("it is counted", lambda: lab.metric("d1", 'lvs_repairs_total{what="service"}') == 2, 5.0)
+    lab.until("it is said", lambda: "somebody changed what is ours; it is put back" in lab.log("d1"), 5.0)
 
 
 def test_an_address_of_ours_that_is_taken_from_lo_is_put_back(lab: Lab) -> None:

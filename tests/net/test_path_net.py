@@ -62,6 +62,11 @@ class World:
         """The virtual addresses, as ``lvs-node-init --real-server`` puts them."""
         self.lan.run(host, ["ip", "address", "replace", f"{VIP}/32", "dev", "lo"])
         self.lan.run(host, ["ip", "address", "replace", f"{VIP6}/128", "dev", "lo", "nodad"])
+        # An IPv6 address is there before the kernel takes packets for it: its route is made by a worker.
+        end = time.monotonic() + 5.0
+        while not self.lan.run(host, ["ip", "-6", "route", "show", "table", "local", str(VIP6)]):
+            assert time.monotonic() < end, f"{VIP6} is not local on {host}"
+            time.sleep(0.02)
 
     def off_lo(self, host: str) -> None:
         self.lan.run(host, ["ip", "address", "delete", f"{VIP}/32", "dev", "lo"], check=False)

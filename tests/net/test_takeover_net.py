@@ -144,7 +144,7 @@ def test_with_synchronisation_the_established_survive_there_and_back(classic: Cl
         assert (state.daemons, state.sysctls[SYNC_THRESHOLD]) == (frozenset(), "3 50")
 
 
-def test_a_daemon_that_was_stopped_is_started_again_and_one_of_another_syncid_is_not_believed(classic: Classic) -> None:
+def test_fault_54_a_daemon_that_stopped_is_started_again_and_a_foreign_one_is_not_believed(classic: Classic) -> None:
     resolved = lab("rr", sync=True)
     classic.become("n1", resolved)
     classic.lan.run("n2", ["ipvsadm", "--stop-daemon", "backup"])

@@ -1,14 +1,15 @@
 """Which endpoints are backends and with which weight, and what externalTrafficPolicy Local makes of nodes."""
 
 from collections.abc import Iterable
-from typing import Any
+from copy import deepcopy
+from typing import Any, cast
 
 import pytest
 
 from lvsapi.errors import SpecError
 from lvsapi.ipvs import Scheduler, SchedulerFlag, TrafficPolicy, passes_over
 from lvsapi.model import Endpoint, Node, Resolved, ServicePort, VirtualService
-from lvsapi.parse import parse_endpoint_slice, parse_virtual_service
+from lvsapi.parse import parse_endpoint_slice, parse_service, parse_virtual_service
 from lvsapi.resolve import resolve
 from tests.gen import (
     endpoint,
@@ -17,6 +18,7 @@ from tests.gen import (
     nodes,
     port,
     raw_endpoint_slice,
+    raw_service,
     raw_virtual_service,
     service,
     snapshot,
@@ -85,6 +87,22 @@ def test_a_service_that_publishes_endpoints_that_are_not_ready_has_them_ready_in
     conditions = {"ready": True, "serving": False, "terminating": True}
     part = parse_endpoint_slice(raw_endpoint_slice(conditions=conditions))
     assert weights(resolve(snapshot(web(), slices=[part]))) == {"10.244.1.2": 1}
+
+
+def test_hints_and_traffic_distribution_leave_every_node_the_same_table() -> None:
+    """docs/ipvs.md: a table for each zone or node would be another one on each, and a takeover would break connections.
+    internalTrafficPolicy is about the ClusterIP."""
+    plain = raw_endpoint_slice(["10.244.1.2"])
+    hinted = deepcopy(plain)
+    for one in cast("list[dict[str, object]]", hinted["endpoints"]):
+        one["hints"] = {"forZones": [{"name": "a"}], "forNodes": [{"name": "node2"}]}
+    usual = resolve(snapshot(web(), slices=[parse_endpoint_slice(plain)], services=[parse_service(raw_service())]))
+    said = raw_service()
+    asked = {"trafficDistribution": "PreferSameNode", "internalTrafficPolicy": "Local"}
+    cast("dict[str, object]", said["spec"]).update(asked)
+    found = resolve(snapshot(web(), slices=[parse_endpoint_slice(hinted)], services=[parse_service(said)]))
+    assert weights(found) == {"10.244.1.2": 1}
+    assert found == usual
 
 
 def test_a_client_of_udp_is_not_left_with_who_does_not_answer() -> None:

@@ -11,7 +11,7 @@ import pytest
 pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).resolve().parents[2]
-ROWS = (*range(1, 15), *range(27, 54), 57, 59, 61, 62, 63)
+ROWS = (*range(1, 15), *range(27, 55), 57, 59, 61, 62, 63)
 """Of the election, a node's kernel and backends. The others belong to the data path, the operator, the life cycle."""
 ALL = range(1, 64)
 NAME = re.compile(r"test_fault_(\d\d)((?:_and_\d\d)*)_")

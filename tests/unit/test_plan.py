@@ -120,7 +120,7 @@ def test_other_schedulers_hold_all_destinations_on_the_active_only(scheduler: Sc
 
 @pytest.mark.parametrize(
     ("forwarding", "here", "there", "host_here"),
-    [(Forwarding.DIRECT_ROUTING, M, D, D), (Forwarding.MASQUERADE, M, M, M), (Forwarding.TUNNEL, T, T, T)],
+    [(Forwarding.DIRECT_ROUTING, M, D, D), (Forwarding.MASQUERADE, M, D, M), (Forwarding.TUNNEL, T, T, T)],
 )
 def test_the_forwarding_method_is_honoured(
     forwarding: Forwarding, here: ForwardMethod, there: ForwardMethod, host_here: ForwardMethod
@@ -128,6 +128,12 @@ def test_the_forwarding_method_is_honoured(
     backends = (*PODS, backend("10.0.0.21", "n1", host=True))
     service = only(planned(server(forwarding=forwarding, backends=backends)))
     assert [d.method for d in service.destinations] == [here, there, host_here]
+
+
+def test_what_is_no_pod_is_masqueraded_by_this_node_wherever_it_is() -> None:
+    backends = (backend("10.0.0.22", "n2", host=True), backend("10.0.0.23", None, host=True))
+    service = only(planned(server(forwarding=Forwarding.MASQUERADE, backends=backends)))
+    assert [d.method for d in service.destinations] == [M, M]
 
 
 def test_a_real_server_that_is_this_node_counts_as_local() -> None:

@@ -267,7 +267,9 @@ def method_of(forwarding: Forwarding, backend: Backend, node: str, own: Set[IPAd
         case Forwarding.TUNNEL:
             return ForwardMethod.TUNNEL
         case Forwarding.MASQUERADE:
-            return ForwardMethod.MASQUERADE
+            # The answers of a pod elsewhere would not come back through this node: its own node translates them.
+            elsewhere = backend.node is not None and not backend.host_network and not is_local(backend, node, own)
+            return ForwardMethod.DIRECT_ROUTE if elsewhere else ForwardMethod.MASQUERADE
         case Forwarding.DIRECT_ROUTING:
             # A host's own address is delivered locally by the kernel; only a pod needs its port mapped.
             pod_here = is_local(backend, node, own) and not backend.host_network
