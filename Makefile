@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 PY := .venv/bin/python
 READY := .venv/.ready
-RUN := $(PY) tests/run.py
+RUN := $(PY) -m tests.run
 RIG := $(PY) -m tests.rig
 ARGS ?=
 

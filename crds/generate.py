@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write the CustomResourceDefinitions:   python crds/generate.py [DIR]   (default: the folder of this file).
 
-tests/contract/test_crd_model.py fails when the files differ from the model.
+tests/unit/test_crd_model.py fails when the files differ from the model.
 """
 
 import sys

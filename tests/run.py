@@ -1,47 +1,42 @@
-"""Runs the tiers and counts: ``python tests/run.py [unit sim contract net e2e]`` (default: all).
+"""Runs the tiers and counts: ``python -m tests.run [unit sim contract net e2e]`` (default: all).
 
 The net tier runs in a kernel with ip_vs that the rig boots, unless this very kernel has it. A file that says what it
 ``NEEDS`` of a kernel, and so does not need ip_vs, runs in namespaces of its own on this kernel where that can be had:
 that takes a quarter of the processor. In all these places, and on the cluster, many share few processors, so what
 failed is run once more with nothing beside it, and that is said: a director that was not given the processor for 0.3 s
-has rightly been replaced. The last line is ``N passed, M failed``; the exit status is 0 when nothing failed, something
-ran, and the cores are covered.
+has rightly been replaced; ``build/again.txt`` remembers it. The last lines are a record of the run (``tests.summary``),
+and the very last one is ``N passed, M failed``; the exit status is 0 when nothing failed, something ran, and the cores
+are covered (``tests.covered``).
 """
 
 import ast
 import contextlib
 import os
-import re
 import resource
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from tests import summary
+from tests.covered import cores_are_covered
+from tests.rig import record
+from tests.tally import Count, count, failures, said_count
+
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "build" / "reports"
+RECORD, REMEMBERED = ROOT / "build" / "record.jsonl", ROOT / "build" / "again.txt"
+"""What took how long in this run, and what needed a second try in this run and those before."""
 TIERS = ("unit", "sim", "contract", "net", "e2e")
 MEASURED = ("unit",)
 """Tiers that the coverage of the pure cores is measured over."""
 CODE = ("crds", "operator", "nodeagent", "tests")
 """Folders of our modules."""
-CORES = (
-    *("*/lvsapi/*", "*/lvsoperator/core/*", "*/lvsagent/core/*", "*/lvsagent/vrrp/*", "*/lvsagent/liveness/*"),
-    *(f"*/lvsagent/checks/{name}.py" for name in ("answer", "lines", "messages", "schedule")),
-)
-COVERED_PERCENT = 95
-DECODER = (
-    *(f"*/lvsagent/vrrp/{name}.py" for name in ("packet", "v2", "auth", "ip", "advert")),
-    *(f"*/lvsagent/liveness/{name}.py" for name in ("beat", "proof")),
-)
-"""What looks at bytes that anybody may send: every branch."""
 TIME_LIMIT_SECONDS = 1500.0
 GUESTS_PER_PROCESSOR = 2
 """Kernels at a time: the tests mostly wait, but what they wait for must be in time."""
@@ -53,8 +48,6 @@ BUILD = ("nice", "-n", "5", sys.executable, "-m", "tests.rig", "build")
 """What the cluster boots from, images of this very tree and a disk: made beside the tiers that run at the same time."""
 AGAIN = ("net", "e2e")
 """Tiers whose failures are run once more."""
-LAST = re.compile(r"\d+ passed, \d+ failed(, \d+ skipped)?$")
-"""The last line."""
 SECONDS = {
     "test_lab": 120, "test_peers_net": 105, "test_affinity_net": 80, "test_liveness_net": 80,
     "test_faults_guard_net": 65,
@@ -76,45 +69,6 @@ MOST_AGAIN = 8
 """Failures that a busy machine may explain; more are a fault."""
 PREPARED = threading.Lock()
 """Held while what the guests need is installed and built."""
-
-
-@dataclass(frozen=True)
-class Count:
-    """What one tier came to."""
-
-    passed: int = 0
-    failed: int = 0
-    skipped: int = 0
-
-    def __add__(self, other: "Count") -> "Count":
-        return Count(self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped)
-
-    def __str__(self) -> str:
-        skipped = f", {self.skipped} skipped" if self.skipped else ""
-        return f"{self.passed} passed, {self.failed} failed{skipped}"
-
-
-def count(report: Path, status: int) -> Count:
-    """From a JUnit report. A run that died without one, or with a bad status and no failure in it, is one failure."""
-    total = Count()
-    if report.exists():
-        for suite in ElementTree.parse(report).getroot().iter("testsuite"):
-            ran, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
-            failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
-            total += Count(max(0, ran - failed - skipped), failed, skipped)
-    empty = status == 5 and total == Count()
-    if status != 0 and not empty and total.failed == 0:
-        total += Count(failed=1)
-    return total
-
-
-def failures(report: Path) -> list[str]:
-    """What failed, as pytest is told to run it."""
-    if not report.exists():
-        return []
-    cases = ElementTree.parse(report).getroot().iter("testcase")
-    bad = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
-    return [f"{(case.get('classname') or '').replace('.', '/')}.py::{case.get('name')}" for case in bad]
 
 
 def pytest_command(tier: str, report: Path, *what: str) -> list[str]:
@@ -139,10 +93,14 @@ def run_tier(tier: str, extra: list[str]) -> Count:
         # Only when every failure is one of a test: a kernel that died is not tried again.
         if len(again) == found.failed and 0 < found.failed <= MOST_AGAIN:
             print(f"--- once more, with nothing beside: {', '.join(again)}", flush=True)
-            once_more = (tier, f"{tier}-again", tuple(again), extra)
+            begun, once_more = time.monotonic(), (tier, f"{tier}-again", tuple(again), extra)
             recovered = (run_in_guest(*once_more) if in_guests else run_here(*once_more)).passed
             found += Count(passed=recovered, failed=-recovered)
+            still = failures(REPORTS / f"{tier}-again.xml") if recovered else again
+            for test in again:
+                record.note("again", test, begun, passed=test not in still)
     took, used = time.monotonic() - started, processor_seconds() - used
+    record.note("tier", tier, started, processors=used, count=str(found))
     print(f"=== {tier}: {found} in {took:.0f} s ({used:.0f} s of processors)\n", flush=True)
     return found
 
@@ -176,7 +134,7 @@ def run_together(tiers: list[str], extra: list[str], build: bool) -> Count:
     from tests.rig.errors import RigError
 
     total = Count()
-    jobs = [[sys.executable, str(Path(__file__)), *extra, tier] for tier in tiers]
+    jobs = [[sys.executable, "-m", "tests.run", *extra, tier] for tier in tiers]
     if build:
         try:
             environment_of("e2e")  # here it is seen how far it is
@@ -201,15 +159,6 @@ def run_together(tiers: list[str], extra: list[str], build: bool) -> Count:
             print("\n".join(lines[:-1]), flush=True)
             total += said_count(lines[-1], status)
     return total
-
-
-def said_count(line: str, status: int) -> Count:
-    """From the last line of a run of this program. One that died without it is one failure."""
-    numbers = (
-        {word: int(number) for number, word in (part.split() for part in line.split(", "))} if LAST.match(line) else {}
-    )
-    found = Count(**numbers)
-    return found if found.failed or status == 0 else found + Count(failed=1)
 
 
 def needs(path: Path) -> tuple[str, ...] | None:
@@ -273,7 +222,8 @@ def run_in_namespaces(tier: str, name: str, what: tuple[str, ...], extra: list[s
     from tests.rig import namespaces
 
     def run(command: list[str], output: BinaryIO) -> int:
-        return namespaces.run(command, stdout=output, stderr=output, timeout=TIME_LIMIT_SECONDS)
+        with record.noted("ran", name):
+            return namespaces.run(command, stdout=output, stderr=output, timeout=TIME_LIMIT_SECONDS)
 
     return run_apart(run, tier, name, what, extra)
 
@@ -287,7 +237,8 @@ def run_in_guest(tier: str, name: str, what: tuple[str, ...], extra: list[str]) 
         with PREPARED:
             apt.install()
             linux = kernel() / "linux"
-        return guest.run(linux, command, memory="1G", stdout=output, stderr=output, timeout=TIME_LIMIT_SECONDS)
+        with record.noted("ran", name):
+            return guest.run(linux, command, memory="1G", stdout=output, stderr=output, timeout=TIME_LIMIT_SECONDS)
 
     return run_apart(run, tier, name, what, extra)
 
@@ -307,7 +258,9 @@ def run_apart(
                 status = run(command, output)
             except StoodStill as still:  # nothing that runs in a kernel can stop all of it: that is the kernel's fault
                 output.write(f"{still}\n--- once more\n".encode())
+                begun = time.monotonic()
                 status = run(command, output)
+                record.note("again", f"{name}: its kernel stopped", begun, passed=status == 0)
         except RigError as error:
             output.write(f"{error}\n".encode())
             status = 1
@@ -339,30 +292,22 @@ def run_command(tier: str, command: list[str]) -> int:
 
     try:
         environment = environment_of(tier)
-        return subprocess.run(command, cwd=ROOT, env=environment, timeout=TIME_LIMIT_SECONDS).returncode
+        with record.noted("ran", tier):
+            return subprocess.run(command, cwd=ROOT, env=environment, timeout=TIME_LIMIT_SECONDS).returncode
     except (RigError, subprocess.TimeoutExpired) as error:
         print(error, flush=True)
         return 1
-
-
-def cores_are_covered() -> bool:
-    """Branch coverage of the pure cores, said and judged."""
-    return all(
-        subprocess.run(
-            [sys.executable, "-m", "coverage", "report", f"--include={','.join(files)}", "--skip-covered",
-             f"--fail-under={percent}"],
-            cwd=ROOT,
-        ).returncode == 0
-        for files, percent in ((CORES, COVERED_PERCENT), (DECODER, 100))
-    )  # fmt: skip
 
 
 def main(arguments: list[str]) -> int:
     tiers = [word for word in arguments if word in TIERS] or list(TIERS)
     extra = [word for word in arguments if word not in TIERS]
     os.chdir(ROOT)
-    sys.path.insert(0, str(ROOT))
     REPORTS.mkdir(parents=True, exist_ok=True)
+    started, whole = time.monotonic(), record.VARIABLE not in os.environ  # else a greater run tells of this one
+    if whole:
+        RECORD.unlink(missing_ok=True)
+        os.environ[record.VARIABLE] = str(RECORD)
     from tests.rig.cluster import kind_is_possible
 
     total = Count()
@@ -375,9 +320,12 @@ def main(arguments: list[str]) -> int:
     for tier in tiers:
         total += run_tier(tier, extra)
     if set(MEASURED) <= set(tiers) and not extra:
-        covered = cores_are_covered()
-        print(f"branch coverage of the pure cores: {'enough' if covered else f'below {COVERED_PERCENT} %'}\n")
-        total += Count(passed=1) if covered else Count(failed=1)
+        total += Count(passed=1) if cores_are_covered() else Count(failed=1)
+        print()
+    if whole:
+        found = summary.notes(RECORD)
+        summary.remember(found, REMEMBERED)
+        print("\n".join(["=== this run", *summary.told(found, time.monotonic() - started), ""]))
     print(total, flush=True)
     return 0 if total.failed == 0 and total.passed > 0 else 1
 

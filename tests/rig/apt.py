@@ -4,9 +4,10 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
-from . import shell
+from . import record, shell
 from .errors import CommandFailed, RigError
 from .progress import Progress
 
@@ -39,7 +40,7 @@ def install(packages: tuple[str, ...] = EVERYTHING) -> None:
     wanted = missing(packages)
     if not wanted:
         return
-    progress = Progress("packages")
+    progress, started = Progress("packages"), time.monotonic()
     progress.say(f"installing {' '.join(wanted)}")
     with tempfile.TemporaryDirectory(prefix="lvs-apt-") as folder:
         log = Path(folder) / "log"
@@ -51,6 +52,7 @@ def install(packages: tuple[str, ...] = EVERYTHING) -> None:
             _apt(["update", "-qq"], log)
             _apt(["install", "-qq", "-y", "--no-install-recommends", *wanted], log)
     progress.done("installed")
+    record.note("built", "packages", started)
 
 
 def _apt(arguments: list[str], log: Path) -> None:

@@ -10,9 +10,11 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from . import record
 from .progress import Progress
 
 Build = Callable[[Path, Progress], None]
@@ -43,6 +45,7 @@ def built(name: str, identity: str, build: Build, *, keep: int = 0) -> Path:
     place = root() / f"{name}-{identity}"
     if place.is_dir():
         return place
+    started = time.monotonic()
     with locked(name):
         if place.is_dir():
             return place
@@ -57,6 +60,7 @@ def built(name: str, identity: str, build: Build, *, keep: int = 0) -> Path:
             shutil.rmtree(folder, ignore_errors=True)
         if keep:
             prune(name, keep)
+    record.note("built", name, started)
     return place
 
 

@@ -10,11 +10,13 @@ from lvsagent.core.diff import (
     AddDestination,
     AddLoopback,
     AddMark,
+    AddRefusal,
     AddService,
     Conflict,
     DeleteDestination,
     DeleteLoopback,
     DeleteMark,
+    DeleteRefusal,
     DeleteService,
     Difference,
     EditDestination,
@@ -37,6 +39,7 @@ from lvsagent.core.state import (
     KernelState,
     Mark,
     Persistent,
+    Refusal,
     Service,
     ServiceKey,
     SyncDaemon,
@@ -350,3 +353,22 @@ def test_a_setting_that_only_the_daemon_needs_goes_back_with_it() -> None:
 def test_the_model_has_one_daemon_of_each_role(op: Op, error: type[Exception]) -> None:
     with pytest.raises(error):
         apply(replace(EMPTY, daemons=frozenset({MASTER})), op)
+
+
+def test_a_port_is_refused_until_its_first_backend_is_there_and_again_when_the_last_is_gone() -> None:
+    refusal = Refusal(address=VIP, protocol=Protocol.TCP, first=80, last=80)
+    refused, served = replace(state(service()), refusals=frozenset({refusal})), state(service(destination(1)))
+    there, back = diff(served, refused, OURS), diff(refused, served, OURS)
+    assert there.ops == (AddDestination(KEY, destination(1)), DeleteRefusal(refusal))
+    assert back.ops == (DeleteDestination(KEY, destination(1)), AddRefusal(refusal))
+    assert run(refused, there) == served
+    assert run(served, back) == refused
+
+
+def test_rules_and_daemons_are_named_by_what_they_do() -> None:
+    every = Mark(address=VIP, protocol=None, first=0, last=65535, value=0x1000)
+    assert [str(thing) for thing in (MARK, every, BACKUP)] == [
+        "firewall mark 0x1000 for 10.0.0.200 UDP 30000-32767",
+        "firewall mark 0x1000 for 10.0.0.200 every port",
+        "sync daemon backup on eth0, syncid 51",
+    ]

@@ -11,7 +11,18 @@ import pytest
 from lvsagent.adapters.loops import Guarded, ruleset
 from lvsagent.core.diff import AddDestination, AddService, DeleteService, EditDestination
 from lvsagent.core.guard import Thing
-from lvsagent.core.loops import DOUBT_MARKS, MARKS, LoopGuard, Neighbour, Standing, loop_guard, ours, senders, steps
+from lvsagent.core.loops import (
+    DOUBT_MARKS,
+    MARKS,
+    LoopGuard,
+    Neighbour,
+    Standing,
+    loop_guard,
+    marked,
+    ours,
+    senders,
+    steps,
+)
 from lvsagent.core.state import Destination, ForwardMethod, KernelState, Mark, Persistent, Service, ServiceKey
 from lvsagent.runtime.guard import Guard
 from lvsapi.model import IPAddress, Node, Protocol
@@ -101,6 +112,8 @@ def test_marks_are_found_again_by_another_agent_and_no_two_services_share_one() 
     wish = guard(*tables)
     assert len(wish.services) == len({mark.value for mark in wish.marks}) == 1000
     assert guard(*reversed(tables)) == wish
+    first = marked(tables[0].key, ())
+    assert marked(tables[0].key, {(4, first.mark)}).mark == first.mark + 1
 
 
 def test_steps_come_from_nothing_and_go_back_to_it_and_write_nothing_twice() -> None:

@@ -9,14 +9,21 @@ from typing import Any
 
 import pytest
 
-from tests.rig import guest, namespaces
+from tests import summary
+from tests.rig import guest, namespaces, record
 from tests.rig.errors import RigError
 from tests.rig.guest import StoodStill
+from tests.tally import Count, count, failures, said_count
 
 pytestmark = pytest.mark.unit
 RUNNER: dict[str, Any] = runpy.run_path(str(Path(__file__).resolve().parents[1] / "run.py"))
 NET = Path(__file__).resolve().parents[1] / "net"
-count, failures, Count = RUNNER["count"], RUNNER["failures"], RUNNER["Count"]
+
+
+@pytest.fixture(autouse=True)
+def record_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What these runs note is none of the run that they belong to."""
+    monkeypatch.setenv(record.VARIABLE, str(tmp_path / "record"))
 
 
 def report(folder: Path, **numbers: int) -> Path:
@@ -70,16 +77,21 @@ def test_only_what_passes_the_second_time_is_credited(
 
     def run(tier: str, name: str, what: tuple[str, ...], extra: list[str]) -> Any:
         asked.append(what)
-        if what:
-            return Count(passed=second, failed=bad - second)
-        cases = "".join(f'<testcase classname="tests.e2e.test_a" name="t{n}"><failure/></testcase>' for n in range(bad))
+        failed = range(second, bad) if what else range(bad)
+        cases = "".join(f'<testcase classname="tests.e2e.test_a" name="t{n}"><failure/></testcase>' for n in failed)
         (tmp_path / f"{name}.xml").write_text(f"<testsuites><testsuite>{cases}</testsuite></testsuites>")
-        return Count(passed=3 - bad, failed=bad)
+        return Count(passed=second, failed=bad - second) if what else Count(passed=3 - bad, failed=bad)
 
     monkeypatch.setitem(RUNNER["run_tier"].__globals__, "run_here", run)
     monkeypatch.setitem(RUNNER["run_tier"].__globals__, "REPORTS", tmp_path)
     assert str(RUNNER["run_tier"]("e2e", [])) == expected
-    assert asked == [(), tuple(f"tests/e2e/test_a.py::t{n}" for n in range(bad))]
+    names = [f"tests/e2e/test_a.py::t{n}" for n in range(bad)]
+    assert asked == [(), tuple(names)]
+    found = summary.notes(tmp_path / "record")
+    assert [(note.name, note.more["passed"]) for note in found if note.what == "again"] == [
+        (name, place < second) for place, name in enumerate(names)
+    ]
+    assert [note.more["count"] for note in found if note.what == "tier"] == [expected]
 
 
 def test_a_tier_that_died_or_fails_all_over_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,16 +126,23 @@ def test_a_tier_that_died_or_fails_all_over_is_not_run_again(tmp_path: Path, mon
 
 @pytest.mark.parametrize(("found", "status"), [(Count(passed=2), 0), (Count(passed=2, failed=1), 1), (Count(), 1)])
 def test_the_exit_status_is_good_only_when_something_ran_and_nothing_failed(
-    found: Any, status: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    found: Any, status: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(RUNNER["main"].__globals__, "run_tier", lambda tier, extra: found)
     monkeypatch.setitem(RUNNER["main"].__globals__, "REPORTS", tmp_path)
+    monkeypatch.setitem(RUNNER["main"].__globals__, "RECORD", tmp_path / "record")
     monkeypatch.chdir(tmp_path)
-    assert RUNNER["main"](["e2e"]) == status
+    for part in (False, True):
+        monkeypatch.setenv(record.VARIABLE, str(tmp_path / "another"))
+        if not part:
+            monkeypatch.delenv(record.VARIABLE)
+        assert RUNNER["main"](["e2e"]) == status
+        said = capsys.readouterr().out.splitlines()
+        assert said[-1] == str(found)
+        assert ("=== this run" in said) == (not part), "told once, by the run that has all others in it"
 
 
 def test_the_last_line_of_a_tier_that_ran_beside_others_is_counted_and_a_missing_one_is_a_failure() -> None:
-    said_count = RUNNER["said_count"]
     assert said_count("7 passed, 0 failed", 0) == Count(passed=7)
     assert said_count("7 passed, 2 failed, 1 skipped", 1) == Count(passed=7, failed=2, skipped=1)
     assert said_count("7 passed, 0 failed", 1) == Count(passed=7, failed=1)
@@ -229,6 +248,8 @@ def test_a_kernel_that_stopped_is_given_a_second_life_and_no_third(
     assert len(lives) == 2
     assert found == (Count(passed=3) if stops == 1 else Count(failed=1))
     assert "the guest's kernel stopped\n--- once more" in capsys.readouterr().out
+    again = [note.name for note in summary.notes(tmp_path / "record") if note.what == "again"]
+    assert again == ["net-a: its kernel stopped"] * (2 - stops)
 
 
 @pytest.mark.parametrize("beats", [True, False])

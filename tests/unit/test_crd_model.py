@@ -16,7 +16,7 @@ from lvsapi.parse import parse_class, parse_virtual_service
 from lvsapi.vrrp import VrrpSettings
 from tests.gen import raw_class, raw_virtual_service
 
-pytestmark = pytest.mark.contract
+pytestmark = pytest.mark.unit
 
 CRDS = Path(__file__).parents[2] / "crds"
 NOW = "2026-01-02T03:04:05Z"
