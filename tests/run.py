@@ -13,15 +13,16 @@ import ast
 import contextlib
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from tests import summary
 from tests.covered import cores_are_covered
@@ -43,9 +44,11 @@ GUESTS_PER_PROCESSOR = 2
 NAMESPACES_PER_PROCESSOR = 1.5
 """Places beside these in namespaces of this kernel: their tests wait, and take a seventh of a processor each."""
 TOGETHER = ("unit", "sim", "contract")
-"""Tiers that run at the same time: each keeps one processor busy, and none minds how long it takes."""
-BUILD = ("nice", "-n", "5", sys.executable, "-m", "tests.rig", "build")
-"""What the cluster boots from, images of this very tree and a disk: made beside the tiers that run at the same time."""
+"""Tiers that may run at the same time: each keeps one processor busy, and none minds how long it takes."""
+BESIDE = "e2e"
+"""The tier beside which they run when it is asked for, too: it waits for pods, timers and the dead."""
+IDLY = ("chrt", "--idle", "0")
+"""How they run there: whoever wants a processor has it at once (sched(7), SCHED_IDLE)."""
 AGAIN = ("net", "e2e")
 """Tiers whose failures are run once more."""
 SECONDS = {
@@ -80,8 +83,8 @@ def pytest_command(tier: str, report: Path, *what: str) -> list[str]:
     return [sys.executable, "-m", "pytest", *tests, "-q", "--durations=5", f"--junitxml={report}", *measure]
 
 
-def run_tier(tier: str, extra: list[str]) -> Count:
-    """Run it, say how it went."""
+def run_tier(tier: str, extra: list[str], alone: Callable[[], None] = lambda: None) -> Count:
+    """Run it, say how it went. ``alone``: returns when nothing runs beside."""
     for old in (REPORTS / f"{tier}.xml", *REPORTS.glob(f"{tier}-*.xml")):
         old.unlink(missing_ok=True)
     started, used = time.monotonic(), processor_seconds()
@@ -92,6 +95,7 @@ def run_tier(tier: str, extra: list[str]) -> Count:
         again = [test for report in REPORTS.glob(f"{tier}*.xml") for test in failures(report)]
         # Only when every failure is one of a test: a kernel that died is not tried again.
         if len(again) == found.failed and 0 < found.failed <= MOST_AGAIN:
+            alone()
             print(f"--- once more, with nothing beside: {', '.join(again)}", flush=True)
             begun, once_more = time.monotonic(), (tier, f"{tier}-again", tuple(again), extra)
             recovered = (run_in_guest(*once_more) if in_guests else run_here(*once_more)).passed
@@ -102,6 +106,18 @@ def run_tier(tier: str, extra: list[str]) -> Count:
     took, used = time.monotonic() - started, processor_seconds() - used
     record.note("tier", tier, started, processors=used, count=str(found))
     print(f"=== {tier}: {found} in {took:.0f} s ({used:.0f} s of processors)\n", flush=True)
+    return found
+
+
+def run_measured(tier: str, extra: list[str]) -> Count:
+    """A tier that measures coverage is judged by that, too, when all of it ran."""
+    if tier not in MEASURED:
+        return run_tier(tier, extra)
+    (ROOT / ".coverage").unlink(missing_ok=True)
+    found = run_tier(tier, extra)
+    if not extra:
+        found += Count(passed=1) if cores_are_covered() else Count(failed=1)
+        print()
     return found
 
 
@@ -128,37 +144,62 @@ def run_here(tier: str, name: str, what: tuple[str, ...], extra: list[str]) -> C
     return count(report, run_command(tier, [*pytest_command(tier, report, *what), *extra]))
 
 
-def run_together(tiers: list[str], extra: list[str], build: bool) -> Count:
-    """Those tiers at the same time, each in a process of this program; what they say one after another. ``build``: a
-    cluster is wanted afterwards."""
+@contextlib.contextmanager
+def running_together(tiers: list[str], extra: list[str], *, idly: bool = False) -> Iterator[Callable[[], Count]]:
+    """Those tiers at the same time, each in a process of this program. What is yielded waits for them, prints what
+    they said, one after another, and counts. ``idly``: they get what others leave of the processors."""
+    compile_all()
+    print(f"=== {', '.join(tiers)} at the same time{', where processors are idle' if idly else ''}", flush=True)
+    with contextlib.ExitStack() as stack:
+        running: list[tuple[IO[bytes], subprocess.Popen[bytes]]] = []
+        for tier in tiers:
+            said = stack.enter_context(tempfile.TemporaryFile())
+            command = [*(IDLY if idly else ()), sys.executable, "-m", "tests.run", *extra, tier]
+            # A group of its own, so that all of it ends when this run ends before.
+            process = subprocess.Popen(command, stdout=said, stderr=said, process_group=0)
+            stack.callback(end_group, process)
+            running.append((said, process))
+
+        def wait() -> Count:
+            total = Count()
+            for said, process in running:
+                status = process.wait()
+                said.seek(0)
+                lines = said.read().decode(errors="replace").splitlines() or [""]
+                print("\n".join(lines[:-1]), flush=True)
+                total += said_count(lines[-1], status)
+            running.clear()
+            return total
+
+        yield wait
+
+
+def end_group(process: "subprocess.Popen[bytes]") -> None:
+    """What is left of it."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def run_beside(tier: str, others: list[str], extra: list[str]) -> Count:
+    """The tier, which mostly waits, and ``others`` in what it leaves of the processors."""
     from tests.rig.errors import RigError
 
     total = Count()
-    jobs = [[sys.executable, "-m", "tests.run", *extra, tier] for tier in tiers]
-    if build:
-        try:
-            environment_of("e2e")  # here it is seen how far it is
-        except RigError as error:
-            print(error, flush=True)
-            return Count(failed=1)
-        jobs.append(list(BUILD))
-    compile_all()
-    print(f"=== {', '.join(tiers)} at the same time{'; and what the cluster boots from' if build else ''}", flush=True)
-    with contextlib.ExitStack() as stack:
-        running = []
-        for command in jobs:
-            said = stack.enter_context(tempfile.TemporaryFile())
-            running.append((command, said, subprocess.Popen(command, stdout=said, stderr=said)))
-        for command, said, process in running:
-            status = process.wait()
-            said.seek(0)
-            lines = said.read().decode(errors="replace").splitlines() or [""]
-            if command[0] == BUILD[0]:
-                print("\n".join(lines), flush=True)
-                continue  # what was not built now is built when it is needed, and there its failure counts
-            print("\n".join(lines[:-1]), flush=True)
-            total += said_count(lines[-1], status)
-    return total
+    try:
+        environment_of(tier)  # here it is seen how far it is
+    except RigError as error:
+        print(error, flush=True)
+        return Count(failed=1)
+    with running_together(others, extra, idly=True) as wait:
+
+        def alone() -> None:
+            nonlocal total
+            total += wait()
+
+        found = run_tier(tier, extra, alone)
+        alone()
+    return total + found
 
 
 def needs(path: Path) -> tuple[str, ...] | None:
@@ -308,20 +349,19 @@ def main(arguments: list[str]) -> int:
     if whole:
         RECORD.unlink(missing_ok=True)
         os.environ[record.VARIABLE] = str(RECORD)
-    from tests.rig.cluster import kind_is_possible
-
     total = Count()
     together = [tier for tier in TOGETHER if tier in tiers]
+    for tier in [tier for tier in tiers if tier not in TOGETHER]:
+        if tier == BESIDE and together:
+            total += run_beside(tier, together, extra)
+            together = []
+        else:
+            total += run_tier(tier, extra)
     if len(together) > 1:
-        total += run_together(together, extra, "e2e" in tiers and not kind_is_possible())
-        tiers = [tier for tier in tiers if tier not in together]
-    if set(MEASURED) <= set(tiers):
-        (ROOT / ".coverage").unlink(missing_ok=True)
-    for tier in tiers:
-        total += run_tier(tier, extra)
-    if set(MEASURED) <= set(tiers) and not extra:
-        total += Count(passed=1) if cores_are_covered() else Count(failed=1)
-        print()
+        with running_together(together, extra) as wait:
+            total += wait()
+    elif together:
+        total += run_measured(together[0], extra)
     if whole:
         found = summary.notes(RECORD)
         summary.remember(found, REMEMBERED)

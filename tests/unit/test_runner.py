@@ -3,6 +3,7 @@
 import re
 import runpy
 import tempfile
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -212,22 +213,69 @@ def test_a_file_runs_in_namespaces_of_this_kernel_where_that_has_what_the_file_n
     assert set(ran["guest"][-len(RUNNER["HUNGRY"]) :]) == set(RUNNER["HUNGRY"]), "when the others are done"
 
 
-def test_what_the_cluster_boots_from_is_built_beside_the_quick_tiers_and_costs_them_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    scope = RUNNER["run_together"].__globals__
+def stub(monkeypatch: pytest.MonkeyPatch, executable: str) -> dict[str, Any]:
+    """The runner, whose tiers in processes of their own are that program."""
+    scope: dict[str, Any] = RUNNER["run_beside"].__globals__
     monkeypatch.setitem(scope, "environment_of", lambda tier: {})
-    monkeypatch.setitem(scope, "BUILD", ("sh", "-c", "echo built; exit 1"))
-    monkeypatch.setitem(scope, "sys", SimpleNamespace(executable="true"))
-    assert RUNNER["run_together"](["unit", "sim"], [], True) == Count(), "no tier failed"
-    monkeypatch.setitem(scope, "sys", SimpleNamespace(executable="false"))
-    assert RUNNER["run_together"](["unit", "sim"], [], False) == Count(failed=2)
+    monkeypatch.setitem(scope, "compile_all", lambda: None)
+    monkeypatch.setitem(scope, "sys", SimpleNamespace(executable=executable))
+    return scope
 
+
+@pytest.mark.parametrize(("program", "failed"), [("true", 0), ("false", 2)])
+def test_the_quick_tiers_run_in_what_the_cluster_leaves_and_each_counts(
+    program: str, failed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scope = stub(monkeypatch, program)
+    monkeypatch.setitem(scope, "run_tier", lambda tier, extra, alone: Count(passed=5))
+    assert RUNNER["run_beside"]("e2e", ["unit", "sim"], []) == Count(passed=5, failed=failed)
+    with RUNNER["running_together"](["unit", "sim"], []) as wait:
+        assert wait() == Count(failed=failed)
+        assert wait() == Count(), "once"
+
+
+def test_the_second_try_of_the_cluster_waits_for_what_runs_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "tier"
+    program.write_text("#!/bin/sh\nsleep 0.2; echo ended >>" + str(tmp_path / "ended") + "\n")
+    program.chmod(0o755)
+    scope = stub(monkeypatch, str(program))
+
+    def tier(name: str, extra: list[str], alone: Any) -> Count:
+        assert not (tmp_path / "ended").exists()
+        alone()
+        assert (tmp_path / "ended").read_text() == "ended\n" * 2
+        return Count(passed=1)
+
+    monkeypatch.setitem(scope, "run_tier", tier)
+    assert RUNNER["run_beside"]("e2e", ["unit", "sim"], []) == Count(passed=1)
+
+
+def test_what_runs_beside_ends_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "tier"
+    program.write_text(f"#!/bin/sh\nsleep 60 &\necho $! >{tmp_path}/pid; wait\n")
+    program.chmod(0o755)
+    scope = stub(monkeypatch, str(program))
+
+    def interrupted(name: str, extra: list[str], alone: Any) -> Count:
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(scope, "run_tier", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        RUNNER["run_beside"]("e2e", ["unit"], [])
+    stat = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
+    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_nothing_begins_when_the_cluster_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(tier: str) -> dict[str, str]:
         raise RigError("the kernel cannot be built")
 
-    monkeypatch.setitem(scope, "environment_of", broken)
-    assert RUNNER["run_together"](["unit"], [], True) == Count(failed=1)
+    monkeypatch.setitem(stub(monkeypatch, "true"), "environment_of", broken)
+    assert RUNNER["run_beside"]("e2e", ["unit"], []) == Count(failed=1)
 
 
 @pytest.mark.parametrize("stops", [1, 2])
