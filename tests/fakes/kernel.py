@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_interface
 
 from lvsagent.adapters.loops import Guarded
-from lvsagent.core.diff import Op
+from lvsagent.core.diff import AddService, IpvsOp, Op
 from lvsagent.core.failure import OperationFailed, Reason
 from lvsagent.core.loops import LoopGuard, Standing
 from lvsagent.core.model import apply
@@ -49,7 +49,11 @@ class FakeKernel:
         self.read()
         failures = []
         for op in ops:
-            if self.refuse and isinstance(op, self.refuse):
+            lacking = isinstance(op, IpvsOp) and not isinstance(op, AddService) and op.service not in self.state.services
+            if lacking:
+                message = f"{op}: no such service"
+                failures.append(OperationFailed(op=op, reason=Reason.NO_SUCH_SERVICE, errno=3, message=message))
+            elif self.refuse and isinstance(op, self.refuse):
                 failures.append(OperationFailed(op=op, reason=Reason.INVALID, errno=22, message=f"{op}: refused"))
             else:
                 self.state = apply(self.state, op)

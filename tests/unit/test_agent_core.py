@@ -138,10 +138,15 @@ def test_a_foreign_service_makes_its_address_unfinished() -> None:
     assert unfinished([], [Conflict(key=key(A), scheduler="rr", flags=0)], state(A, B)) == {A}
 
 
-def test_an_address_stands_with_all_its_services_on_lo() -> None:
-    assert standing(state(A, B), state(A, B)) == ALL
-    assert standing(state(A, B), state(A)) == {A}
-    assert standing(state(A, B), state(A, B, lo=frozenset({B}))) == {B}
+def test_an_address_stands_on_lo_with_all_services_that_ever_stood_there() -> None:
+    stood = frozenset({key(A), key(B)})
+    assert standing(state(A, B), state(A, B), stood) == ALL
+    assert standing(state(A, B), state(A), stood) == {A}
+    assert standing(state(A, B), state(A, B, lo=frozenset({B})), stood) == {B}
+    assert standing(state(A, B), state(A), frozenset()) == {A}, "an address with nothing behind it does not stand"
+    both = replace(state(A), services={**state(A).services, key(A, 443): state(A).services[key(A)]})
+    assert standing(both, state(A), stood) == {A}, "what never stood takes nothing away"
+    assert standing(both, state(A), stood | {key(A, 443)}) == set()
 
 
 def test_only_complete_addresses_are_offered() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from lvsagent import ipc
 from lvsagent.adapters.statefile import StateFiles
-from lvsagent.core.diff import AddDestination, AddLoopback, DeleteLoopback, DeleteService, Owned
+from lvsagent.core.diff import AddDestination, AddLoopback, AddService, DeleteLoopback, DeleteService, Owned
 from lvsagent.core.state import KernelState
 from lvsagent.runtime.loop import POLL_SECONDS, Loop
 from lvsagent.runtime.view import View
@@ -198,6 +198,25 @@ def test_a_failed_edit_of_a_served_address_withdraws_nothing(story: Story) -> No
         await rig.turn()
         assert len(rig.election.wishes) == 1
         assert ADDRESS in rig.kernel.state.loopback
+
+    story(act)
+
+
+def test_a_new_object_that_the_kernel_refuses_withdraws_nothing_that_shares_its_address(story: Story) -> None:
+    async def act(rig: Rig) -> None:
+        await rig.turn()
+        rig.confirm()
+        rig.kernel.refuse = AddService
+        web = virtual_service(assigned=assignment())
+        tls = virtual_service("tls", ports=[443], assigned=assignment(), created="2026-02-01T00:00:00Z")
+        rig.source.current = snapshot(web, tls, slices=[endpoint_slice(["10.244.1.2", "10.244.2.2"])])
+        await rig.turn()
+        assert {problem.key.name for problem in rig.loop.view.problems} == {"tls"}
+        assert [router.ready for router in rig.election.wishes[-1].routers] == [True]
+        whole = rig.kernel.state
+        rig.kernel.state = KernelState(sysctls=whole.sysctls, loopback=whole.loopback)
+        await rig.turn(POLL_SECONDS)
+        assert [router.ready for router in rig.election.wishes[-1].routers] == [False], "what did serve is gone"
 
     story(act)
 

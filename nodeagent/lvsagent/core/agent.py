@@ -82,10 +82,14 @@ def unfinished(ops: Iterable[Op], conflicts: Iterable[Conflict], want: KernelSta
     return frozenset(found & {key.address for key in want.services})
 
 
-def standing(want: KernelState, have: KernelState) -> frozenset[IPAddress]:
-    """Addresses of the wish that are on ``lo`` and have all their services, whatever is in them."""
-    missing = {key.address for key in want.services if key not in have.services}
-    return frozenset(want.loopback & have.loopback) - missing
+def standing(want: KernelState, have: KernelState, stood: frozenset[ServiceKey]) -> frozenset[IPAddress]:
+    """Addresses of the wish that are on ``lo`` and have all services that ever ``stood`` here, whatever is in them.
+
+    One that never stood (its scheduler's module is missing) is no reason to take away what the others are served by.
+    """
+    there = {key.address for key in want.services if key in have.services}
+    missing = {key.address for key in want.services if key in stood and key not in have.services}
+    return frozenset(want.loopback & have.loopback & there) - missing
 
 
 def offered(

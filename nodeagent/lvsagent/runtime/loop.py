@@ -16,7 +16,7 @@ from lvsagent.core.failure import OperationFailed
 from lvsagent.core.liveness import Overlay, Suspects, changes, peers
 from lvsagent.core.neighbors import Neighbors
 from lvsagent.core.plan import CONDITION, plan
-from lvsagent.core.state import KernelState, NodeFacts
+from lvsagent.core.state import KernelState, NodeFacts, ServiceKey
 from lvsagent.runtime.guard import Guard
 from lvsagent.runtime.health import Keeper
 from lvsagent.runtime.logs import Throttle
@@ -89,6 +89,8 @@ class Loop:
     """Tables of ours stood before this process did; None: the kernel was not read yet."""
     _known: bool = False
     """The tables are made from what the source said, or stood already."""
+    _stood: frozenset[ServiceKey] = frozenset()
+    """Services of the wish that were in the kernel once."""
     _serving: bool = False
     """Complete tables stood once; what fails later is no reason to take the node out."""
 
@@ -346,7 +348,8 @@ class Loop:
         self._serving = self._serving or (self._known and bool(complete or not want.services))
         about = decide.About(node=self.view.node, serving=self._serving, nodes=self._peers, healthy=self._healthy)
         previous = claims.wish or ()
-        offered = decide.offered(routers, complete, decide.standing(want, self.have), before)
+        self._stood = frozenset((self._stood | self.have.services.keys()) & want.services.keys())
+        offered = decide.offered(routers, complete, decide.standing(want, self.have, self._stood), before)
         others = {peer.name for peer in self._peers} - {self.view.node}
         fit = bool(decide.addresses_of(offered))
         aside = fit and decide.returning(self.view.hold, claims, self.view.resolved, others, now)
