@@ -247,11 +247,15 @@ def test_another_selector_lists_anew_at_once_and_keeps_the_cache_meanwhile() -> 
     story(act)
 
 
-def test_a_silent_server_is_left_and_the_cache_stays() -> None:
+@pytest.mark.parametrize("silent", ["list", "watch"])
+def test_a_silent_server_is_left_and_the_cache_stays(silent: str) -> None:
     async def act(rig: Rig) -> None:
         rig.api.hang = True
-        rig.api.gone(PATH)
-        await asyncio.sleep(0.3)
+        if silent == "list":
+            rig.api.gone(PATH)
+        else:
+            rig.api.error(PATH, 500)
+        await rig.until(lambda: rig.api.requests[f"{silent} {PATH}"] == 2)
         assert rig.names == {"a", "b", "c"}
         assert not rig.reflector.health.connected
         rig.api.hang = False

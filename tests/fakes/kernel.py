@@ -49,7 +49,9 @@ class FakeKernel:
         self.read()
         failures = []
         for op in ops:
-            lacking = isinstance(op, IpvsOp) and not isinstance(op, AddService) and op.service not in self.state.services
+            lacking = (
+                isinstance(op, IpvsOp) and not isinstance(op, AddService) and op.service not in self.state.services
+            )
             if lacking:
                 message = f"{op}: no such service"
                 failures.append(OperationFailed(op=op, reason=Reason.NO_SUCH_SERVICE, errno=3, message=message))

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -61,8 +61,10 @@ class ApiClient:
             raise ApiError("protocol", f"{path}: the answer is no list")
         return answer
 
-    async def watch(self, path: str, query: Mapping[str, str], seconds: int) -> AsyncGenerator[Event, None]:
-        """Events until the server ends the watch in order. Raises ApiError."""
+    async def watch(
+        self, path: str, query: Mapping[str, str], seconds: int, opened: Callable[[], None] = lambda: None
+    ) -> AsyncGenerator[Event, None]:
+        """Events until the server ends the watch in order. ``opened``: called when it is open. Raises ApiError."""
         silence = seconds + 15.0
         timeout = aiohttp.ClientTimeout(total=silence + 60, sock_connect=CONNECT_SECONDS, sock_read=silence)
         asked = {**query, "watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)}
@@ -76,6 +78,7 @@ class ApiClient:
                 server_hostname=self.config.server_name,
             ) as response:
                 await _raise_for(response, path)
+                opened()
                 rest, clock = b"", asyncio.get_running_loop().time
                 read = clock() - BREATH_SECONDS
                 async for chunk in response.content.iter_any():

@@ -99,21 +99,20 @@ class Reflector(Generic[T]):
 
     async def run(self) -> None:
         """List and watch for ever."""
-        failures, version = 0, ""
+        failures = 0
         while True:
+            # ``_once`` begins with the selector of that moment: only what is asked after this line cuts it short.
             self._asked_anew.clear()
-            work = asyncio.ensure_future(self._once(version))
+            work = asyncio.ensure_future(self._once())
             anew = asyncio.ensure_future(self._asked_anew.wait())
             try:
                 await asyncio.wait({work, anew}, return_when=asyncio.FIRST_COMPLETED)
-                if not work.done():
-                    version, failures = "", 0
-                    continue
-                version = work.result()
+                if work.done():
+                    work.result()
                 failures = 0
             except ApiError as error:
                 failures += 1
-                version = self._failed(error, failures)
+                self._failed(error, failures)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(backoff(failures, error.retry_after)):
                         await self._asked_anew.wait()
@@ -122,8 +121,8 @@ class Reflector(Generic[T]):
                     task.cancel()
                 await asyncio.gather(work, anew, return_exceptions=True)
 
-    def _failed(self, error: ApiError, failures: int) -> str:
-        """Count and log. Returns the version to go on from: "" lists anew."""
+    def _failed(self, error: ApiError, failures: int) -> None:
+        """Count and log, and forget the version where it is of no use."""
         self.health.connected = False
         self.health.errors[error.reason] += 1
         if failures == 1 or failures % 20 == 0:
@@ -131,33 +130,34 @@ class Reflector(Generic[T]):
                 "the API does not answer as it should; what is known stays in force",
                 extra={"resource": self.resource.name, "reason": error.reason, "error": str(error), "tries": failures},
             )
-        version, self._newest = self._newest, ""
-        return "" if error.reason == "gone" or failures % TRIES_BEFORE_RELIST == 0 else version
+        if error.reason == "gone" or failures % TRIES_BEFORE_RELIST == 0:
+            self._version = ""
 
-    _newest = ""
-    """Newest version seen by the running ``_once``: an error must not lose it."""
+    _version = ""
+    """What the cache has seen of the selector ``covered``; empty: nothing that a watch could go on from."""
 
-    async def _once(self, version: str) -> str:
-        """One list if there is no version to go on from, one watch. Returns the version after it."""
-        self._newest = version
-        if not version:
+    async def _once(self) -> None:
+        """One watch; a list first, if there is no version to go on from or it belongs to another selector."""
+        if not self._version or self.covered != self._selector:
             await self._list()
         low, high = self._watch_seconds
         seconds = random.randint(low, high)
         started = time.monotonic()
         events = 0
-        query = {**self._query(), "resourceVersion": self._newest}
-        async with contextlib.aclosing(self._client.watch(self.resource.path, query, seconds)) as stream:
-            self.health.connected = True
+        query = {**_query(self.covered or ""), "resourceVersion": self._version}
+        stream = self._client.watch(self.resource.path, query, seconds, self._opened)
+        async with contextlib.aclosing(stream):
             async for event in stream:
                 events += 1
                 self.health.last_event = time.time()
-                self._newest = _version(event.item) or self._newest
                 if event.kind != "BOOKMARK" and self._take(event.kind, event.item):
                     self._changed()
+                self._version = _version(event.item) or self._version
         if not events and time.monotonic() - started < SHORT_WATCH:
             raise ApiError("short_watch", f"{self.resource.path}: the watch ended at once")
-        return self._newest
+
+    def _opened(self) -> None:
+        self.health.connected = True
 
     def _take(self, kind: str, item: dict[str, Any]) -> bool:
         key = key_of(item)
@@ -167,7 +167,7 @@ class Reflector(Generic[T]):
         """All pages, then replace. Raises ApiError; the cache is then as it was."""
         selector = self._selector
         listed: dict[ObjectKey, T | Malformed] = {}
-        query: dict[str, str] = {**self._query(), "limit": str(PAGE)}
+        query: dict[str, str] = {**_query(selector), "limit": str(PAGE)}
         while True:
             page = await self._client.list_page(self.resource.path, query)
             for item in page["items"] or ():
@@ -176,14 +176,14 @@ class Reflector(Generic[T]):
             query["continue"] = str(page["metadata"].get("continue") or "")
             if not query["continue"]:
                 break
-        self._newest = _version(page)
-        if not self._newest:
+        version = _version(page)
+        if not version:
             raise ApiError("protocol", f"{self.resource.path}: a list without a resourceVersion")
         self.health.relists += 1
         self.health.last_list = time.time()
         changed = self.cache.replace(listed, time.monotonic(), self._wanted)
         first = not self.synced or self.covered != selector
-        self.synced, self.covered = True, selector
+        self.synced, self.covered, self._version = True, selector, version
         if self.cache.held:
             _log.warning(
                 "a list lost more than half of the objects at once: they are kept for 10 minutes",
@@ -192,8 +192,9 @@ class Reflector(Generic[T]):
         if changed or first:
             self._changed()
 
-    def _query(self) -> Mapping[str, str]:
-        return {"labelSelector": self._selector} if self._selector else {}
+
+def _query(selector: str) -> Mapping[str, str]:
+    return {"labelSelector": selector} if selector else {}
 
 
 def key_of(item: Mapping[str, Any]) -> ObjectKey:
