@@ -2,14 +2,21 @@
 
 An object is refused for what the administrator's class says, for an address of a node, or because an older object was
 there first. Every object has the same verdict wherever it is computed: the order of the snapshot decides nothing.
+
+What is wrong with an object that is served and has not changed since is somebody else's doing: a class that was edited
+or deleted, a Node that lists the address because its Active node has it. It is said, and takes nothing away.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 from lvsapi import names
 from lvsapi.model import (
     IPAddress,
+    ObjectKey,
     PortRange,
     Problem,
     Protocol,
@@ -19,20 +26,32 @@ from lvsapi.model import (
 )
 from lvsapi.status import ConditionType, Reason
 
+NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+
 
 def default_class() -> VirtualServiceClass:
     """The class that serves when no class object is named "default"."""
     return VirtualServiceClass(name=names.DEFAULT_CLASS)
 
 
-def classes_of(snapshot: Snapshot) -> dict[str, VirtualServiceClass]:
-    """Classes by name, the built-in one included."""
-    return {names.DEFAULT_CLASS: default_class(), **{item.name: item for item in snapshot.classes}}
+def classes_of(snapshot: Snapshot, broken: Container[str] = ()) -> dict[str, VirtualServiceClass]:
+    """Classes by name, the built-in one included unless one of its name is ``broken``."""
+    found = {names.DEFAULT_CLASS: default_class(), **{item.name: item for item in snapshot.classes}}
+    return {name: item for name, item in found.items() if name not in broken}
 
 
 def by_age(services: Iterable[VirtualService]) -> list[VirtualService]:
     """Oldest first; then by uid, and by key where neither is known (manifests)."""
-    return sorted(services, key=lambda item: (item.created, item.uid, item.key))
+    return sorted(services, key=_age)
+
+
+def _age(item: VirtualService) -> tuple[str, str, ObjectKey]:
+    return (item.created, item.uid, item.key)
+
+
+def by_right(services: Iterable[VirtualService]) -> list[VirtualService]:
+    """Who has what it claims comes first; then by age."""
+    return sorted(services, key=lambda item: (not item.settled, _age(item)))
 
 
 def refuse(item: VirtualService, reason: Reason, message: str) -> Problem:
@@ -40,16 +59,29 @@ def refuse(item: VirtualService, reason: Reason, message: str) -> Problem:
     return Problem(key=item.key, condition=ConditionType.ACCEPTED, reason=reason, message=message)
 
 
-def admit(snapshot: Snapshot) -> tuple[list[VirtualService], list[Problem]]:
-    """The objects that may be served, oldest first, and why the others may not."""
-    classes = classes_of(snapshot)
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Who may be served, and what is wrong."""
+
+    winners: list[VirtualService]
+    """Those that are served already first, then by age."""
+    held: frozenset[ObjectKey]
+    """Of these who only keep what they have."""
+    problems: list[Problem]
+
+
+def admit(snapshot: Snapshot, broken: Mapping[str, str] = NOTHING) -> Admitted:
+    """The objects that may be served, and why others may not. ``broken``: by the name of a class that does not parse,
+    what is wrong with it."""
+    classes = classes_of(snapshot, broken)
     node_of = {
         address: node.name for node in sorted(snapshot.nodes, key=lambda n: n.name) for address in node.addresses
     }
     sound: list[VirtualService] = []
+    held: set[ObjectKey] = set()
     problems: list[Problem] = []
-    for item in by_age(snapshot.virtual_services):
-        found = _against_class(item, classes.get(item.class_name))
+    for item in by_right(snapshot.virtual_services):
+        found = _against_class(item, classes.get(item.class_name), broken.get(item.class_name))
         found += [
             refuse(
                 item,
@@ -60,32 +92,34 @@ def admit(snapshot: Snapshot) -> tuple[list[VirtualService], list[Problem]]:
             if address in node_of
         ]
         problems += found
-        if not found:
+        if not found or item.settled:
             sound.append(item)
+        if found and item.settled:
+            held.add(item.key)
     winners, conflicts = first_come(sound)
-    return winners, problems + conflicts
+    return Admitted(winners, frozenset(held), problems + [one for one in conflicts if one.key not in held])
 
 
 def first_come(services: Iterable[VirtualService]) -> tuple[list[VirtualService], list[Problem]]:
-    """The objects, given oldest first, that get their addresses and ports, and why the others do not.
+    """The objects, given by right, that get their addresses and ports, and why the others do not.
 
     An address belongs to one namespace and one class; a port of it to one object. Who loses claims nothing.
     """
-    owners: dict[IPAddress, VirtualService] = {}
-    claims = _Claims()
+    taken = _Taken()
     winners: list[VirtualService] = []
-    problems: list[Problem] = []
+    losers: list[VirtualService] = []
     for item in services:
-        conflict = _conflict(item, owners, claims)
-        if conflict is not None:
-            problems.append(refuse(item, Reason.ADDRESS_CONFLICT, conflict))
-            continue
-        winners.append(item)
-        for address in item.addresses:
-            owners.setdefault(address, item)
-            for ports in item.ranges:
-                claims.add(address, ports, item)
-    return winners, problems
+        if taken.conflict(item) is not None:
+            losers.append(item)
+        else:
+            winners.append(item)
+            taken.add(item)
+    if losers:
+        # The message must not depend on who had it first when: it would change with the next decision.
+        taken = _Taken()
+        for item in by_age(winners):
+            taken.add(item)
+    return winners, [refuse(item, Reason.ADDRESS_CONFLICT, taken.conflict(item) or "") for item in losers]
 
 
 class _Claims:
@@ -112,28 +146,50 @@ class _Claims:
         return next((item for other, item in others if other.overlaps(ports)), None)
 
 
-def _conflict(item: VirtualService, owners: dict[IPAddress, VirtualService], claims: _Claims) -> str | None:
-    for address in item.addresses:
-        owner = owners.get(address)
-        if owner is None:
-            continue
-        head = f"spec.addresses: {address} is in use by the older VirtualService {owner.key}"
-        if owner.key.namespace != item.key.namespace:
-            return f"{head}, in another namespace; take another address"
-        if owner.class_name != item.class_name:
-            return f"{head}, with class {owner.class_name}; use that class or take another address"
-        for ports in item.ranges:
-            holder = claims.holder(address, ports)
-            if holder is not None:
-                field = "allPorts" if item.all_ports else "ports"
-                return (
-                    f"spec.{field}: {ports} of {address} is in use by the older VirtualService "
-                    f"{holder.key}; take another port or address"
-                )
-    return None
+class _Taken:
+    """Addresses and ports of those who won."""
+
+    def __init__(self) -> None:
+        self._owners: dict[IPAddress, VirtualService] = {}
+        self._claims = _Claims()
+
+    def add(self, item: VirtualService) -> None:
+        for address in item.addresses:
+            self._owners.setdefault(address, item)
+            for ports in item.ranges:
+                self._claims.add(address, ports, item)
+
+    def conflict(self, item: VirtualService) -> str | None:
+        """Why the object must not be added."""
+        for address in item.addresses:
+            owner = self._owners.get(address)
+            if owner is None:
+                continue
+            head = f"spec.addresses: {address} is in use by {_named(owner, item)}"
+            if owner.key.namespace != item.key.namespace:
+                return f"{head}, in another namespace; take another address"
+            if owner.class_name != item.class_name:
+                return f"{head}, with class {owner.class_name}; use that class or take another address"
+            for ports in item.ranges:
+                holder = self._claims.holder(address, ports)
+                if holder is not None:
+                    field = "allPorts" if item.all_ports else "ports"
+                    return (
+                        f"spec.{field}: {ports} of {address} is in use by {_named(holder, item)}; "
+                        "take another port or address"
+                    )
+        return None
 
 
-def _against_class(item: VirtualService, found: VirtualServiceClass | None) -> list[Problem]:
+def _named(owner: VirtualService, item: VirtualService) -> str:
+    older = _age(owner) < _age(item)
+    return f"the older VirtualService {owner.key}" if older else f"VirtualService {owner.key}, which had it first"
+
+
+def _against_class(item: VirtualService, found: VirtualServiceClass | None, wrong: str | None) -> list[Problem]:
+    if wrong is not None:
+        text = f"spec.className: class {item.class_name} cannot be used; repair it: {wrong}"
+        return [refuse(item, Reason.CLASS_NOT_FOUND, text)]
     if found is None:
         text = f"spec.className: there is no VirtualServiceClass {item.class_name}; create it or name another"
         return [refuse(item, Reason.CLASS_NOT_FOUND, text)]

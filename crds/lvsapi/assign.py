@@ -5,11 +5,11 @@ restart decides alike, and what is assigned already stays where it may.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
-from lvsapi.admission import admit, by_age, classes_of, refuse
+from lvsapi.admission import NOTHING, admit, by_age, classes_of, refuse
 from lvsapi.model import (
     Assignment,
     Director,
@@ -60,15 +60,18 @@ class _Router:
         return sum(map(len, self.addresses.values()))
 
 
-def assign(snapshot: Snapshot) -> Assignments:
+def assign(snapshot: Snapshot, broken: Mapping[str, str] = NOTHING) -> Assignments:
     """A VRID and ranked directors for every VirtualService that may be served, and why the others may not.
 
     VRID: the one asked for; else the one it has, while its class still allows it; else the least loaded of the class.
-    Objects that share an address share the virtual router.
+    Objects that share an address share the virtual router. Who is served keeps what it has while its refusal is not its
+    own doing. ``broken``: as for ``admit``.
     """
-    winners, problems = admit(snapshot)
-    classes = classes_of(snapshot)
-    places, refused = _place(winners, classes)
+    admitted = admit(snapshot, broken)
+    winners, problems = admitted.winners, admitted.problems
+    known = classes_of(snapshot, broken)
+    classes = {item.class_name: VirtualServiceClass(name=item.class_name) for item in winners} | known
+    places, refused = _place(winners, classes, admitted.held)
     problems += refused
     ranked: dict[tuple[str, int], tuple[Director, ...]] = {}
     assignments: dict[ObjectKey, Assignment] = {}
@@ -77,6 +80,10 @@ def assign(snapshot: Snapshot) -> Assignments:
         if vrid is None:
             continue
         owner = classes[item.class_name]
+        if owner.name not in known:
+            assert item.assigned is not None  # It would not be here.
+            assignments[item.key] = replace(item.assigned, virtual_router_id=vrid)
+            continue
         if (owner.name, vrid) not in ranked:
             ranked[owner.name, vrid] = rank(owner, vrid, snapshot.nodes)
         directors = ranked[owner.name, vrid]
@@ -115,24 +122,54 @@ def rank(owner: VirtualServiceClass, virtual_router_id: int, nodes: Iterable[Nod
 
 def with_assignments(snapshot: Snapshot, assignments: Mapping[ObjectKey, Assignment]) -> Snapshot:
     """The snapshot as if every assignment, and no other, stood in status already."""
-    services = tuple(replace(item, assigned=assignments.get(item.key)) for item in snapshot.virtual_services)
+    services = tuple(
+        replace(item, assigned=assignments.get(item.key), observed_generation=item.generation)
+        for item in snapshot.virtual_services
+    )
     return replace(snapshot, virtual_services=services)
 
 
+def nodes_alone(snapshot: Snapshot) -> Snapshot:
+    """The snapshot with nodes that do not list the virtual addresses which are served.
+
+    Some components write into a Node what they find on its uplink. A virtual address is no way to a node: it is on
+    ``lo`` of the one that asks.
+    """
+    virtual = {a for item in snapshot.virtual_services if item.assigned is not None for a in item.addresses}
+    nodes = tuple(
+        replace(node, addresses=tuple(a for a in node.addresses if a not in virtual))
+        if not virtual.isdisjoint(node.addresses)
+        else node
+        for node in snapshot.nodes
+    )
+    return replace(snapshot, nodes=nodes) if nodes != snapshot.nodes else snapshot
+
+
 def _place(
-    winners: list[VirtualService], classes: Mapping[str, VirtualServiceClass]
+    winners: list[VirtualService], classes: Mapping[str, VirtualServiceClass], held: Set[ObjectKey]
 ) -> tuple[dict[ObjectKey, int], list[Problem]]:
-    """VRIDs by object. What is asked for is placed first, then what is placed already, then the new; each by age."""
+    """VRIDs by object. Who only keeps what it has is placed first, then what is asked for, then what is placed already,
+    then the new; each by right."""
     routers: dict[int, list[_Router]] = defaultdict(list)
     places: dict[ObjectKey, int] = {}
     problems: list[Problem] = []
     later: list[list[VirtualService]] = []
-    for group in _sharing(winners):
-        asked = next((item.virtual_router_id for item in group if item.virtual_router_id is not None), None)
+    groups = _sharing(winners)
+    for group in groups:
+        keeping = [item for item in group if item.key in held]
+        has = next((item.assigned.virtual_router_id for item in keeping if item.assigned is not None), None)
+        if has is not None:
+            _put(routers, has, classes[group[0].class_name], keeping, places)
+    for group in groups:
+        asked = next((places[item.key] for item in group if item.key in places), None)
+        if asked is None:
+            asked = next((item.virtual_router_id for item in group if item.virtual_router_id is not None), None)
         if asked is None:
             later.append(group)
             continue
         for item in group:
+            if item.key in places:
+                continue
             refusal = _take(routers, asked, item, classes[item.class_name])
             if refusal is None:
                 places[item.key] = asked
@@ -155,6 +192,11 @@ def _place(
             vrid = min(free, key=lambda v: (sum(r.load for r in routers[v] if r.owner == owner), v))
             _put(routers, vrid, owner, group, places)
             continue
+        # A range that was taken from under it is its class's doing.
+        outside = (item.assigned.virtual_router_id for item in group if item.settled and item.assigned is not None)
+        kept_all_the_same = next((v for v in outside if _fits(routers, v, owner, group)), None)
+        if kept_all_the_same is not None:
+            _put(routers, kept_all_the_same, owner, group, places)
         text = (
             f"spec.className: class {owner.name} has no free virtual router: each of {first}-{last} is used by another "
             f"class or carries {MAX_ADDRESSES} addresses; give the class a range of its own in vrrp.virtualRouterIDs"
@@ -222,10 +264,10 @@ def _in_range(owner: VirtualServiceClass, vrid: int) -> bool:
 
 
 def _sharing(winners: list[VirtualService]) -> list[list[VirtualService]]:
-    """Objects that share addresses, directly or by way of others, in groups; all oldest first."""
+    """Objects that share addresses, directly or by way of others, in groups; all in the order given."""
     group_of: dict[IPAddress, list[VirtualService]] = {}
     groups: dict[int, list[VirtualService]] = {}
-    age = {item.key: index for index, item in enumerate(winners)}
+    place = {item.key: index for index, item in enumerate(winners)}
     for item in winners:
         merged = [item]
         for group in {id(group_of[a]): group_of[a] for a in item.addresses if a in group_of}.values():
@@ -234,8 +276,8 @@ def _sharing(winners: list[VirtualService]) -> list[list[VirtualService]]:
         groups[id(merged)] = merged
         for member in merged:
             group_of.update(dict.fromkeys(member.addresses, merged))
-    ordered = [sorted(group, key=lambda item: age[item.key]) for group in groups.values()]
-    return sorted(ordered, key=lambda group: age[group[0].key])
+    ordered = [sorted(group, key=lambda item: place[item.key]) for group in groups.values()]
+    return sorted(ordered, key=lambda group: place[group[0].key])
 
 
 def _labels(owner: VirtualServiceClass) -> str:

@@ -138,12 +138,19 @@ class VirtualService:
     """The VRID that the user asks for."""
     assigned: Assignment | None = None
     """From status; None until somebody has decided."""
+    observed_generation: int = 0
+    """From status: the generation that was decided about."""
     external_traffic_policy: TrafficPolicy | None = None
     """None: the Service's."""
     drain_seconds: int | None = None
     """How long an endpoint without new connections keeps those that it has. None: until Kubernetes removes it."""
     failover_from: str = ""
     """Annotation ``lvsdr.io/failover-from``: a node that shall be Active only if no other can."""
+
+    @property
+    def settled(self) -> bool:
+        """It is served as it is: nobody has changed it since it was assigned."""
+        return self.assigned is not None and self.observed_generation == self.generation
 
     @property
     def ranges(self) -> tuple[PortRange, ...]:

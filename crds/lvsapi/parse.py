@@ -41,6 +41,7 @@ from lvsapi.rules import (
 )
 
 __all__ = [
+    "assigned_in",
     "parse_class",
     "parse_endpoint_slice",
     "parse_node",
@@ -106,7 +107,8 @@ def parse_virtual_service(obj: Mapping[str, object], *, standalone: bool = False
         virtual_router_id=vrid,
         external_traffic_policy=policy,
         drain_seconds=drain,
-        assigned=_assigned(top.raw("status")),
+        assigned=assigned_in(top.raw("status")),
+        observed_generation=_observed(top.raw("status")),
         failover_from=_annotation(metadata, names.FAILOVER_FROM),
     )
 
@@ -229,7 +231,12 @@ def _check_backends(
             item.refuse("port", server.port, rule)
 
 
-def _assigned(status: object) -> Assignment | None:
+def _observed(status: object) -> int:
+    found = status.get("observedGeneration") if isinstance(status, Mapping) else None
+    return found if is_integer(found) else 0
+
+
+def assigned_in(status: object) -> Assignment | None:
     """What the operator wrote, or None: a damaged status must not make an object unusable."""
     errors: list[FieldError] = []
     section = Fields(status, "status", errors)

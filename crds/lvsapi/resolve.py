@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from lvsapi import names
-from lvsapi.admission import by_age, classes_of, default_class, first_come
+from lvsapi.admission import by_right, classes_of, default_class, first_come
 from lvsapi.assign import with_assignments
 from lvsapi.endpoints import Candidate, fitness, lost, weighed
 from lvsapi.ipvs import TrafficPolicy
@@ -34,7 +34,7 @@ from lvsapi.model import (
     VirtualServiceClass,
 )
 from lvsapi.status import ConditionType, Reason
-from lvsapi.vrrp import TrackedCondition
+from lvsapi.vrrp import AuthenticationType, TrackedCondition, VrrpSettings
 
 __all__ = ["default_class", "resolve", "with_assignments"]
 
@@ -50,7 +50,7 @@ def resolve(snapshot: Snapshot) -> Resolved:
     A reference that cannot be resolved yields a problem, and a virtual server without backends that says so: what is
     served already stays and refuses connections, where none at all would hand them to whatever listens on the node.
     """
-    services, problems = first_come(item for item in by_age(snapshot.virtual_services) if item.assigned is not None)
+    services, problems = first_come(item for item in by_right(snapshot.virtual_services) if item.assigned is not None)
     look = _Lookup(snapshot)
     servers: list[VirtualServer] = []
     for item in services:
@@ -290,6 +290,7 @@ def _routers(
             for family in {int(address.version) for address in item.addresses}:
                 groups[item.class_name, item.assigned.virtual_router_id, family].append(item)
     routers = []
+    with_pods = {name for (name, _, _), members in groups.items() if any(m.service is not None for m in members)}
     for (name, vrid, family), members in sorted(groups.items(), key=lambda group: group[0]):
         # A class that vanished takes no VIP away: the built-in settings serve until the operator has decided.
         settings = classes.get(name) or VirtualServiceClass(name=name)
@@ -314,8 +315,9 @@ def _routers(
                 interface=settings.interface,
                 vip_interface=settings.vip_interface,
                 vip_prefix_length=settings.vip_prefix_length,
-                vrrp=settings.vrrp,
-                connection_sync=settings.connection_sync,
+                vrrp=_elected(settings.vrrp, family),
+                # Held while the class says otherwise: what the kernel hears would break connections to pods.
+                connection_sync=settings.connection_sync and name not in with_pods,
                 standby=_bare([item.node for item in directors], local, standby),
                 weights={
                     item.node: weight for item in directors if (weight := _weight(nodes.get(item.node), settings))
@@ -323,6 +325,13 @@ def _routers(
             )
         )
     return tuple(routers)
+
+
+def _elected(settings: VrrpSettings, family: int) -> VrrpSettings:
+    """Version 2 has no IPv6: what was elected before the class went back to it is elected by version 3 on."""
+    if family == 4 or settings.version == 3:
+        return settings
+    return replace(settings, version=3, authentication=AuthenticationType.NONE)
 
 
 def _bare(

@@ -18,7 +18,7 @@ from lvsagent.runtime.view import View
 from lvsagent.runtime.worker import Worker
 from lvsapi.model import ObjectKey, Problem, Snapshot
 from tests.fakes.kernel import FakeKernel
-from tests.gen import VIP, assignment, endpoint_slice, snapshot, virtual_service
+from tests.gen import VIP, assignment, endpoint_slice, node, nodes, snapshot, virtual_service
 
 pytestmark = pytest.mark.unit
 
@@ -217,6 +217,18 @@ def test_a_new_object_that_the_kernel_refuses_withdraws_nothing_that_shares_its_
         rig.kernel.state = KernelState(sysctls=whole.sysctls, loopback=whole.loopback)
         await rig.turn(POLL_SECONDS)
         assert [router.ready for router in rig.election.wishes[-1].routers] == [False], "what did serve is gone"
+
+    story(act)
+
+
+def test_a_virtual_address_in_a_node_object_is_no_way_to_that_node(story: Story) -> None:
+    async def act(rig: Rig) -> None:
+        active = node("node2", VIP, "192.168.139.102")
+        served = snapshot(virtual_service(assigned=assignment()), nodes=[*nodes(1), active])
+        rig.source.current = served
+        await rig.turn()
+        peers = {peer.name: peer.addresses for peer in rig.election.wishes[-1].nodes}
+        assert peers == {"node1": ("192.168.139.101",), "node2": ("192.168.139.102",)}
 
     story(act)
 

@@ -1,14 +1,16 @@
 """Assignment: who gets an address, which virtual router carries it, which nodes may hold it; the same everywhere."""
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lvsapi.assign import assign, rank, with_assignments
-from lvsapi.model import Snapshot, VirtualService
-from lvsapi.status import ConditionType
+from lvsapi.model import Snapshot, VirtualService, VirtualServiceClass
+from lvsapi.resolve import resolve
+from lvsapi.status import ConditionType, Reason
 from tests.gen import assignment, node, nodes, port, service_class, snapshot, virtual_service
 
 pytestmark = pytest.mark.unit
@@ -236,3 +238,72 @@ def test_the_order_of_the_snapshot_decides_nothing_and_deciding_again_changes_no
             for address in item.addresses:
                 assert owners.setdefault((0, str(address)), f"{vrid}/{item.class_name}") == f"{vrid}/{item.class_name}"
             assert owners.setdefault((vrid, ""), item.class_name) == item.class_name
+
+
+def test_a_class_whose_range_is_taken_from_under_it_loses_nobody() -> None:
+    served = snapshot(
+        virtual_service("a", assigned=assignment(2), class_name="edge", observed_generation=1),
+        virtual_service("b", addresses=["10.0.0.1"], assigned=assignment(9), observed_generation=1),
+        classes=[service_class("edge", vrids=(9, 9)), service_class(vrids=(9, 9))],
+    )
+    assert vrids(served) == {"a": 2, "b": 9}
+    assert reasons(served) == {"default/a": "NoFreeVirtualRouterID"}
+
+
+def test_who_has_the_virtual_router_that_it_asks_for_keeps_it() -> None:
+    late = virtual_service("late", vrid=9, assigned=assignment(9), observed_generation=1, created=NEW)
+    early = virtual_service("early", addresses=["10.0.0.1"], vrid=9, class_name="edge", created=OLD)
+    found = snapshot(late, early, classes=[service_class(), service_class("edge")])
+    assert vrids(found) == {"late": 9}
+    assert reasons(found) == {"default/early": "VirtualRouterIDConflict"}
+
+
+WHATEVER = st.tuples(
+    *(
+        st.one_of(
+            st.none(),
+            st.builds(
+                service_class,
+                st.just(name),
+                pools=st.sampled_from([(), ("10.0.0.0/30",), ("172.16.0.0/16",)]),
+                namespaces=st.sampled_from([(), ("shop",)]),
+                vrids=st.sampled_from([(1, 2), (2, 4), (9, 9), (10, 255)]),
+                version=st.sampled_from([2, 3]),
+                connection_sync=st.booleans(),
+                directors=st.sampled_from([None, {"node2": 100}]),
+            ),
+        )
+        for name in ("default", "edge")
+    )
+)
+
+
+@given(
+    st.lists(objects, max_size=8, unique_by=lambda item: item.key),
+    WHATEVER,
+    st.sampled_from([{}, {"default": "spec.interface: bad"}, {"edge": "spec.interface: bad"}]),
+    st.sets(st.sampled_from([f"10.0.0.{n}" for n in range(1, 7)])),
+)
+def test_nothing_that_others_do_takes_an_assignment_from_whoever_is_served(
+    services: list[VirtualService],
+    classes: tuple[VirtualServiceClass | None, ...],
+    broken: dict[str, str],
+    on: set[str],
+) -> None:
+    """Classes are edited, broken or deleted, and a Node lists addresses that it has because it is Active."""
+    before = snapshot(*services, classes=CLASSES)
+    decided = assign(before)
+    served = with_assignments(before, decided.assignments)
+    left = [found for found in classes if found is not None and found.name not in broken]
+    active = node("node1", "192.168.139.101", *sorted(on))
+    after = replace(served, classes=tuple(left), nodes=(active, *nodes()[1:]))
+    held = assign(after, broken)
+    assert held.assignments.keys() >= decided.assignments.keys()
+    for key, had in decided.assignments.items():
+        assert held.assignments[key].directors
+        if any(problem.key == key and problem.reason != Reason.NO_DIRECTORS for problem in held.problems):
+            assert held.assignments[key].virtual_router_id == had.virtual_router_id
+    again = with_assignments(after, held.assignments)
+    assert assign(again, broken) == held
+    resolved = resolve(again)
+    assert {item.owner for item in resolved.servers} >= decided.assignments.keys()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lvsapi.model import Backend, ObjectKey, RealServer, Resolved, Snapshot, VirtualService
 from lvsapi.resolve import default_class, resolve, with_assignments
 from lvsapi.status import ConditionType
+from lvsapi.vrrp import AuthenticationType
 from tests.gen import (
     assignment,
     endpoint,
@@ -306,3 +307,14 @@ def test_any_snapshot_resolves_alike_whatever_its_order(services: list[VirtualSe
         again = resolve(turned)
         assert (again.servers, again.routers) == (found.servers, found.routers)
         assert set(again.problems) == set(found.problems)
+
+
+def test_what_a_class_no_longer_allows_is_served_on_as_it_can_be() -> None:
+    """Connection synchronisation would break those to pods, and version 2 has no IPv6."""
+    item = web(addresses=(ip_address("10.0.0.1"), ip_address("2001:db8::1")))
+    changed = service_class(version=2, connection_sync=True, authentication=AuthenticationType.PASSWORD)
+    four, six = resolve(snapshot(item, classes=[changed])).routers
+    assert (four.vrrp.version, four.vrrp.authentication) == (2, "Password")
+    assert (six.vrrp.version, six.vrrp.authentication) == (3, "None")
+    assert not four.connection_sync
+    assert not six.connection_sync

@@ -23,7 +23,7 @@ from lvsagent.runtime.logs import Throttle
 from lvsagent.runtime.ports import Election, Source
 from lvsagent.runtime.view import View
 from lvsagent.runtime.worker import Worker
-from lvsapi.assign import assign, with_assignments
+from lvsapi.assign import assign, nodes_alone, with_assignments
 from lvsapi.model import IPAddress, Problem, Resolved, Snapshot
 from lvsapi.resolve import resolve
 from lvsapi.status import Reason
@@ -279,6 +279,7 @@ class Loop:
             decided = assign(snapshot)
             snapshot = with_assignments(snapshot, decided.assignments)
             problems = decided.problems
+        snapshot = nodes_alone(snapshot)
         resolved = resolve(snapshot)
         found = (*problems, *resolved.problems)
         _name(set(found) - set(self.view.resolved.problems))

@@ -6,16 +6,16 @@ Run again on its own result it decides nothing. It never decides to delete anyth
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from lvsapi import names
 from lvsapi.assign import assign, with_assignments
 from lvsapi.errors import SpecError
 from lvsapi.model import Assignment, ObjectKey, Problem, Snapshot, VirtualService
-from lvsapi.parse import parse_class, parse_node, parse_service, parse_virtual_service
+from lvsapi.parse import assigned_in, parse_class, parse_node, parse_service, parse_virtual_service
 from lvsapi.resolve import resolve
-from lvsapi.status import ConditionType, Reason, operator_status, refused
+from lvsapi.status import ConditionType, operator_status, refused
 from lvsapi.vrrp import AuthenticationType
 from lvsoperator.core.manifests import agent_daemonset, is_applied
 from lvsoperator.settings import Settings
@@ -26,9 +26,6 @@ T = TypeVar("T")
 OWN_FIELDS = ("observedGeneration", "virtualRouterID", "directors")
 """Fields of status that only the operator writes."""
 OWN_CONDITIONS = (ConditionType.ACCEPTED, ConditionType.RESOLVED_REFS)
-OUTSIDE_REASONS = frozenset({Reason.CLASS_NOT_FOUND})
-"""Refusals that are not the object's doing: whoever is served already is served on. (An empty list of nodes is one
-more; ``assign`` sees to it.)"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,27 +147,19 @@ def _decide(
         except SpecError as error:
             problems.setdefault(key, []).append(refused(key, error))
     classes, broken = _classes(observed.classes)
-    usable = [item for item in parsed if item.class_name not in broken]
     snapshot = Snapshot(
-        virtual_services=tuple(usable),
+        virtual_services=tuple(parsed),
         classes=classes,
         services=_parsed(parse_service, observed.services),
         nodes=_parsed(parse_node, observed.nodes),
     )
-    decided = assign(snapshot)
-    assignments = dict(decided.assignments)
+    decided = assign(snapshot, broken)
+    # Agents go on with what they last could read of an object: so its assignment stays.
+    unread = {key: assigned for key in problems if (assigned := assigned_in(raw[key].get("status"))) is not None}
+    assignments = {**unread, **decided.assignments}
     for problem in decided.problems:
         problems.setdefault(problem.key, []).append(problem)
-    for item in parsed:
-        if item.class_name in broken:
-            text = f"spec.className: class {item.class_name} cannot be used; repair it: {broken[item.class_name]}"
-            problems.setdefault(item.key, []).append(
-                Problem(key=item.key, condition=ConditionType.ACCEPTED, reason=Reason.CLASS_NOT_FOUND, message=text)
-            )
-        if item.assigned is not None and _is_held(raw[item.key], problems.get(item.key, ())):
-            assignments[item.key] = item.assigned
-    # What is kept through somebody else's mistake has its references checked like the rest.
-    for problem in resolve(with_assignments(replace(snapshot, virtual_services=tuple(parsed)), assignments)).problems:
+    for problem in resolve(with_assignments(snapshot, assignments)).problems:
         if problem.condition == ConditionType.RESOLVED_REFS:
             problems.setdefault(problem.key, []).append(problem)
     infos = tuple(
@@ -183,13 +172,6 @@ def _decide(
         if item.key in assignments
     )
     return assignments, problems, infos
-
-
-def _is_held(obj: Object, problems: Iterable[Problem]) -> bool:
-    """Whether an object keeps what it has: it has not changed, and what is wrong is wrong elsewhere."""
-    reasons = {problem.reason for problem in problems if problem.condition == ConditionType.ACCEPTED}
-    unchanged = (obj.get("status") or {}).get("observedGeneration") == obj["metadata"].get("generation")
-    return bool(reasons) and unchanged and reasons <= OUTSIDE_REASONS
 
 
 def _classes(objects: Iterable[Object]) -> tuple[tuple[Any, ...], dict[str, str]]:
