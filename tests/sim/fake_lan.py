@@ -29,6 +29,8 @@ from lvsagent.vrrp.machine import VirtualRouter
 from lvsagent.vrrp.packet import GROUP_V4, Advertisement, decode, encode
 
 VIP = bytes((10, 0, 0, 200))
+"""Of the first virtual router; the next ones follow."""
+FIRST_VRID = 51
 FENCE = 2.4
 """Seconds after which the kernel has taken the address of a node that does not renew it."""
 
@@ -41,11 +43,12 @@ class LogEntry:
     node: int
     what: State | str
     """A new state, ``crash``, ``boot``, ``freeze``, ``thaw``, ``advert`` or ``announce``."""
+    virtual_router_id: int = FIRST_VRID
 
 
 @dataclass(slots=True)
 class Node:
-    """A director."""
+    """A director, as far as one virtual router is concerned."""
 
     number: int
     machine: VirtualRouter
@@ -55,7 +58,7 @@ class Node:
     """The process does not run; the kernel does."""
     held_until: float = 0.0
     """While Active and running: for ever; else when the kernel takes the address."""
-    inbox: list[bytes] = field(default_factory=list)
+    inbox: list[Advertisement] = field(default_factory=list)
     """Arrived while frozen."""
 
     def holds(self, now: float) -> bool:
@@ -67,14 +70,19 @@ class Node:
     def source(self) -> bytes:
         return self.machine.parameters.source
 
+    @property
+    def virtual_router_id(self) -> int:
+        return self.machine.parameters.virtual_router_id
+
 
 class FakeLan:
-    """Nodes 0..n-1; node i has the priority given for it. Times are virtual seconds."""
+    """Nodes 0..n-1; node i has the priority given for it. ``further``: those of more virtual routers on the same nodes
+    and cables. Times are virtual seconds."""
 
     def __init__(
         self,
         priorities: list[int],
-        *,
+        *further: list[int],
         seed: int = 0,
         interval: float = 0.1,
         preempt: bool = True,
@@ -89,24 +97,30 @@ class FakeLan:
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._interval = interval
-        self.nodes = [
-            Node(
-                number,
-                VirtualRouter(
-                    Parameters(
-                        virtual_router_id=51,
-                        priority=priority,
-                        interval=interval,
-                        addresses=(VIP,),
-                        source=bytes((10, 0, 0, 11 + number)),
-                        preempt=preempt,
-                        send_interval=send_interval,
-                    )
-                ),
-            )
-            for number, priority in enumerate(priorities)
+        self.routers = [
+            [
+                Node(
+                    number,
+                    VirtualRouter(
+                        Parameters(
+                            virtual_router_id=FIRST_VRID + router,
+                            priority=priority,
+                            interval=interval,
+                            addresses=(bytes((*VIP[:3], VIP[3] + router)),),
+                            source=bytes((10, 0, 0, 11 + number)),
+                            preempt=preempt,
+                            send_interval=send_interval,
+                        )
+                    ),
+                )
+                for number, priority in enumerate(one)
+            ]
+            for router, one in enumerate((priorities, *further))
         ]
-        for node in self.nodes:
+        """By virtual router, then by node."""
+        self.nodes = self.routers[0]
+        self._every = [node for router in self.routers for node in router]
+        for node in self._every:
             self.give(node, Startup())
 
     def run(self, seconds: float) -> None:
@@ -115,7 +129,7 @@ class FakeLan:
         while True:
             due = [
                 deadline
-                for node in self.nodes
+                for node in self._every
                 if node.up and not node.frozen and (deadline := node.machine.deadline) is not None
             ]
             moment = min([*due, *(at for at, _, _ in self._queue[:1]), end])
@@ -124,7 +138,7 @@ class FakeLan:
                 return
             while self._queue and self._queue[0][0] <= self.now:
                 heapq.heappop(self._queue)[2]()
-            for node in self.nodes:
+            for node in self._every:
                 if node.up and not node.frozen:
                     deadline = node.machine.deadline
                     if deadline is not None and deadline <= self.now:
@@ -136,72 +150,74 @@ class FakeLan:
             match output:
                 case SendAdvert(priority, interval, addresses):
                     if priority > 0:
-                        self.log.append(LogEntry(self.now, node.number, "advert"))
+                        self._note(node, "advert")
                     self._multicast(node, priority, interval, addresses)
                 case Acquire():
                     pass
                 case Release():
                     node.held_until = 0.0
                 case Announce():
-                    self.log.append(LogEntry(self.now, node.number, "announce"))
+                    self._note(node, "announce")
                 case StateChanged(_, state, _):
-                    self.log.append(LogEntry(self.now, node.number, state))
+                    self._note(node, state)
 
     def crash(self, number: int) -> None:
         """The whole node stops; nothing of it answers."""
-        node = self.nodes[number]
-        node.up, node.frozen, node.held_until = False, False, 0.0
-        node.inbox.clear()
-        self.log.append(LogEntry(self.now, number, "crash"))
+        for node in self._of(number):
+            node.up, node.frozen, node.held_until = False, False, 0.0
+            node.inbox.clear()
+            self._note(node, "crash")
 
     def boot(self, number: int) -> None:
         """The node comes back and knows nothing."""
-        node = self.nodes[number]
-        if not node.up:
-            node.up = True
-            node.machine = VirtualRouter(node.machine.parameters)
-            self.log.append(LogEntry(self.now, number, "boot"))
-            self.give(node, Startup())
+        for node in self._of(number):
+            if not node.up:
+                node.up = True
+                node.machine = VirtualRouter(node.machine.parameters)
+                self._note(node, "boot")
+                self.give(node, Startup())
 
     def freeze(self, number: int) -> None:
         """The process stops (SIGSTOP); its kernel goes on, with the address until its lifetime ends."""
-        node = self.nodes[number]
-        if node.up and not node.frozen:
-            node.frozen = True
-            node.held_until = self.now + FENCE if node.machine.state is State.ACTIVE else 0.0
-            self.log.append(LogEntry(self.now, number, "freeze"))
+        for node in self._of(number):
+            if node.up and not node.frozen:
+                node.frozen = True
+                node.held_until = self.now + FENCE if node.machine.state is State.ACTIVE else 0.0
+                self._note(node, "freeze")
 
     def thaw(self, number: int) -> None:
         """The process goes on, with what arrived meanwhile: like the engine, its own timers first."""
-        node = self.nodes[number]
-        if node.up and node.frozen:
+        thawed = [node for node in self._of(number) if node.up and node.frozen]
+        for node in thawed:
             node.frozen = False
             node.held_until = 0.0
-            self.log.append(LogEntry(self.now, number, "thaw"))
+            self._note(node, "thaw")
             if node.machine.state is State.ACTIVE:
                 self.give(node, Tick())
+        for node in thawed:
             arrived, node.inbox = node.inbox, []
-            for payload in arrived:
-                self._receive(node, payload)
+            for advert in arrived:
+                self.give(node, Received(advert))
 
     def stop(self, number: int) -> None:
         """An orderly end of the process, which waits for nobody."""
-        node = self.nodes[number]
-        if node.up and not node.frozen:
+        running = [node for node in self._of(number) if node.up and not node.frozen]
+        for node in running:
             self.give(node, Shutdown())
+        if running:
             self.crash(number)
 
     def leave(self, number: int) -> None:
         """An orderly end of the process, which serves on until a successor is heard. Initialize says that it ended."""
-        node = self.nodes[number]
-        if node.up and not node.frozen:
-            self.give(node, Shutdown(patience=1.0))
+        for node in self._of(number):
+            if node.up and not node.frozen:
+                self.give(node, Shutdown(patience=1.0))
 
     def stand_by(self, number: int, standby: bool = True) -> None:
         """The node is drained, or serves again."""
-        node = self.nodes[number]
-        if node.up and not node.frozen:
-            self.give(node, Reconfigure(replace(node.machine.parameters, standby=standby)))
+        for node in self._of(number):
+            if node.up and not node.frozen:
+                self.give(node, Reconfigure(replace(node.machine.parameters, standby=standby)))
 
     def cut(self, sender: int, receiver: int) -> None:
         """One way."""
@@ -215,14 +231,25 @@ class FakeLan:
             self.thaw(node.number)
             self.boot(node.number)
 
-    def holders(self) -> list[int]:
+    def holders(self, router: int = 0) -> list[int]:
         """Nodes whose kernel answers for the VIP now."""
-        return [node.number for node in self.nodes if node.holds(self.now)]
+        return [node.number for node in self.routers[router] if node.holds(self.now)]
+
+    def actives(self, router: int = 0) -> list[int]:
+        """Nodes that are Active, running or not."""
+        return [node.number for node in self.routers[router] if node.machine.state is State.ACTIVE]
+
+    def _of(self, number: int) -> list[Node]:
+        """What runs on a node."""
+        return [router[number] for router in self.routers]
+
+    def _note(self, node: Node, what: State | str) -> None:
+        self.log.append(LogEntry(self.now, node.number, what, node.virtual_router_id))
 
     def _multicast(self, sender: Node, priority: int, interval: float, addresses: tuple[bytes, ...]) -> None:
         payload = encode(
             Advertisement(
-                virtual_router_id=51,
+                virtual_router_id=sender.virtual_router_id,
                 priority=priority,
                 interval=round(interval * 100),
                 addresses=addresses,
@@ -231,19 +258,18 @@ class FakeLan:
         )
         for receiver in self.nodes:
             lost = self._random.random() < self.loss or (sender.number, receiver.number) in self.cuts
-            if receiver is sender or lost:
+            if receiver.number == sender.number or lost:
                 continue
             at = self.now + self._random.uniform(0.0001, 0.002)
-            arrival: Callable[[], None] = partial(self._arrive, receiver, sender.source + payload)
+            arrival: Callable[[], None] = partial(self._arrive, receiver.number, sender.source, payload)
             heapq.heappush(self._queue, (at, next(self._order), arrival))
 
-    def _arrive(self, node: Node, framed: bytes) -> None:
-        if node.frozen:
-            node.inbox.append(framed)
-        elif node.up:
-            self._receive(node, framed)
-
-    def _receive(self, node: Node, framed: bytes) -> None:
-        advert = decode(framed[4:], source=framed[:4], destination=GROUP_V4, hop_limit=255)
+    def _arrive(self, number: int, source: bytes, payload: bytes) -> None:
+        """Every router's adverts reach every node; there the VRID says for whom they are."""
+        advert = decode(payload, source=source, destination=GROUP_V4, hop_limit=255)
         assert isinstance(advert, Advertisement)
-        self.give(node, Received(advert))
+        node = self.routers[advert.virtual_router_id - FIRST_VRID][number]
+        if node.frozen:
+            node.inbox.append(advert)
+        elif node.up:
+            self.give(node, Received(advert))

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lvsagent.vrrp.events import State
-from tests.sim.fake_lan import FENCE, FakeLan, LogEntry
+from tests.sim.fake_lan import FENCE, FIRST_VRID, FakeLan, LogEntry
 
 pytestmark = pytest.mark.sim
 
@@ -13,22 +13,13 @@ DOWN = 0.4
 """Active_Down_Interval at 100 ms, for the lowest priority."""
 
 
-def actives(lan: FakeLan) -> list[int]:
-    return [node.number for node in lan.nodes if node.machine.state is State.ACTIVE]
-
-
 def broken(log: list[LogEntry]) -> list[str]:
     """What in the log no node may do, whatever the network did."""
-    states: dict[int, State] = {}
     running: dict[int, bool] = {}
     found = []
     for entry in log:
-        if isinstance(entry.what, State):
-            states[entry.node] = entry.what
-        elif entry.what in ("crash", "freeze"):
+        if entry.what in ("crash", "freeze"):
             running[entry.node] = False
-            if entry.what == "crash":
-                states[entry.node] = State.INITIALIZE
         elif entry.what in ("boot", "thaw"):
             running[entry.node] = True
         if entry.what in ("advert", "announce") and not running.get(entry.node, True):
@@ -44,7 +35,7 @@ def first_words_after_a_thaw(log: list[LogEntry], node: int) -> list[State | str
 def test_all_powered_on_together_elect_the_highest_within_two_intervals() -> None:
     lan = FakeLan([100, 110, 120])
     lan.run(2 * DOWN)
-    assert actives(lan) == lan.holders() == [2]
+    assert lan.actives() == lan.holders() == [2]
     lan.run(60)
     assert [entry for entry in lan.log if entry.what is State.ACTIVE and entry.at > 2 * DOWN] == []
 
@@ -52,7 +43,7 @@ def test_all_powered_on_together_elect_the_highest_within_two_intervals() -> Non
 def test_equal_priorities_end_with_the_greater_address() -> None:
     lan = FakeLan([100, 100, 100])
     lan.run(2)
-    assert actives(lan) == [2]
+    assert lan.actives() == [2]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -61,7 +52,7 @@ def test_a_crash_is_noticed_within_the_active_down_interval(seed: int) -> None:
     lan.run(1 + seed / 97)
     lan.crash(0)
     lan.run(DOWN)
-    assert actives(lan)[-1:] == [1]
+    assert lan.actives()[-1:] == [1]
     assert lan.holders() == [1]
 
 
@@ -81,7 +72,7 @@ def test_the_higher_priority_takes_back_when_it_returns_and_not_without_preempti
         lan.run(1)
         lan.boot(0)
         lan.run(2)
-        assert actives(lan) == expected
+        assert lan.actives() == expected
 
 
 def test_a_backup_that_crashes_and_returns_moves_nothing() -> None:
@@ -93,7 +84,7 @@ def test_a_backup_that_crashes_and_returns_moves_nothing() -> None:
     lan.boot(1)
     lan.run(5)
     assert len([entry for entry in lan.log if isinstance(entry.what, State) and entry.node == 0]) == before
-    assert actives(lan) == [0]
+    assert lan.actives() == [0]
 
 
 def test_a_frozen_active_is_replaced_and_says_nothing_when_it_wakes_up() -> None:
@@ -116,11 +107,11 @@ def test_a_split_heals_to_the_better_one_which_announces_again() -> None:
     lan.cut(0, 1)
     lan.cut(1, 0)
     lan.run(20)
-    assert actives(lan) == [0, 1]
+    assert lan.actives() == [0, 1]
     lan.heal()
     healed = lan.now
     lan.run(DOWN)
-    assert actives(lan) == [0]
+    assert lan.actives() == [0]
     assert [entry for entry in lan.log if entry.what == "announce" and entry.node == 0 and entry.at >= healed]
 
 
@@ -132,7 +123,7 @@ def test_a_cut_one_way_heals_too() -> None:
         lan.run(5)
         lan.heal()
         lan.run(DOWN)
-        assert actives(lan) == [0]
+        assert lan.actives() == [0]
 
 
 @pytest.mark.parametrize("loss", [0.01, 0.05])
@@ -151,23 +142,40 @@ STEPS = st.lists(
         st.integers(0, 3),
         st.integers(0, 3),
         st.floats(0.0, 3.0),
+        st.floats(0.0, 0.9),
     ),
-    max_size=12,
+    max_size=16,
 )
+PRIORITIES = st.lists(st.integers(1, 255), min_size=2, max_size=4)
 
 
-@settings(deadline=None, max_examples=80)
-@given(
-    priorities=st.lists(st.integers(1, 255), min_size=2, max_size=4),
-    steps=STEPS,
-    seed=st.integers(0, 1000),
-    preempt=st.booleans(),
-)
-def test_whatever_happened_one_is_active_after_the_heal(
-    priorities: list[int], steps: list[tuple[str, int, int, float]], seed: int, preempt: bool
+def settles(lan: FakeLan) -> None:
+    """All is whole: before long every virtual router has one Active, and the same one from then on."""
+    lan.run(4 * DOWN)
+    for number, nodes in enumerate(lan.routers):
+        actives = lan.actives(number)
+        priorities = [node.machine.parameters.priority for node in nodes]
+        assert len(actives) == 1, f"virtual router {number} of priorities {priorities}: Active are {actives}"
+        assert lan.holders(number) == actives
+        if nodes[0].machine.parameters.preempt:
+            assert priorities[actives[0]] == max(priorities)
+    end = len(lan.log)
+    lan.run(3 * DOWN)
+    assert not [entry for entry in lan.log[end:] if isinstance(entry.what, State)], "it goes on moving"
+    assert broken(lan.log) == []
+
+
+@settings(deadline=None, max_examples=150)
+@given(priorities=PRIORITIES, opposite=st.booleans(), steps=STEPS, seed=st.integers(0, 1000), preempt=st.booleans())
+def test_whatever_happened_one_is_active_after_every_heal(
+    priorities: list[int],
+    opposite: bool,
+    steps: list[tuple[str, int, int, float, float]],
+    seed: int,
+    preempt: bool,
 ) -> None:
-    lan = FakeLan(priorities, seed=seed, preempt=preempt)
-    for what, one, other, seconds in steps:
+    lan = FakeLan(priorities, *([priorities[::-1]] if opposite else []), seed=seed, preempt=preempt)
+    for what, one, other, seconds, loss in steps:
         first, second = one % len(priorities), other % len(priorities)
         match what:
             case "cut":
@@ -176,22 +184,31 @@ def test_whatever_happened_one_is_active_after_the_heal(
                 lan.cut(first, second)
                 lan.cut(second, first)
             case "loss":
-                lan.loss = 0.3
+                lan.loss = loss
             case "heal":
                 lan.heal()
+                settles(lan)
             case _:
                 getattr(lan, what)(first)
         lan.run(seconds)
     lan.heal()
-    lan.run(4 * DOWN)
-    assert len(actives(lan)) == 1, priorities
-    if preempt:
-        assert lan.nodes[actives(lan)[0]].machine.parameters.priority == max(priorities)
-    assert lan.holders() == actives(lan)
-    end = len(lan.log)
-    lan.run(3 * DOWN)
-    assert not [entry for entry in lan.log[end:] if isinstance(entry.what, State)], "it goes on moving"
-    assert broken(lan.log) == []
+    settles(lan)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_two_virtual_routers_share_the_nodes_and_one_that_crashes_costs_each_only_what_it_held(seed: int) -> None:
+    lan = FakeLan([110, 100], [100, 110], seed=seed)
+    lan.run(1 + seed / 97)
+    assert [lan.holders(router) for router in (0, 1)] == [[0], [1]]
+    begin = len(lan.log)
+    lan.crash(0)
+    lan.run(DOWN)
+    assert [lan.holders(router) for router in (0, 1)] == [[1], [1]]
+    moved = [entry for entry in lan.log[begin:] if isinstance(entry.what, State)]
+    assert {(entry.virtual_router_id, entry.node) for entry in moved} == {(FIRST_VRID, 1)}
+    lan.heal()
+    settles(lan)
+    assert [lan.holders(router) for router in (0, 1)] == [[0], [1]]
 
 
 def test_the_checker_itself_sees_a_node_that_speaks_while_frozen() -> None:

@@ -153,9 +153,7 @@ def walk(state: KernelState, ops: tuple[Op, ...]) -> list[KernelState]:
     return found
 
 
-@settings(max_examples=300, deadline=None)
-@given(situations())
-def test_every_prefix_is_safe_and_replanning_from_it_arrives(situation: tuple[KernelState, KernelState, Owned]) -> None:
+def every_prefix_is_safe_and_replanning_from_it_arrives(situation: tuple[KernelState, KernelState, Owned]) -> None:
     want, have, before = situation
     owned = claim(want, have, before)
     first = diff(want, have, before)
@@ -169,9 +167,7 @@ def test_every_prefix_is_safe_and_replanning_from_it_arrives(situation: tuple[Ke
         assert walk(now, again.ops)[-1] == end
 
 
-@settings(max_examples=300, deadline=None)
-@given(situations())
-def test_the_end_is_what_was_wanted_and_a_second_diff_is_empty(
+def the_end_is_what_was_wanted_and_a_second_diff_is_empty(
     situation: tuple[KernelState, KernelState, Owned],
 ) -> None:
     want, have, before = situation
@@ -185,9 +181,7 @@ def test_the_end_is_what_was_wanted_and_a_second_diff_is_empty(
     assert all(complete(want, end, key) for key in want.services.keys() - refused)
 
 
-@settings(max_examples=300, deadline=None)
-@given(situations())
-def test_what_is_foreign_stays_as_it_was(situation: tuple[KernelState, KernelState, Owned]) -> None:
+def what_is_foreign_stays_as_it_was(situation: tuple[KernelState, KernelState, Owned]) -> None:
     want, have, owned = situation
     difference = diff(want, have, owned)
     for now in walk(have, difference.ops):
@@ -199,9 +193,7 @@ def test_what_is_foreign_stays_as_it_was(situation: tuple[KernelState, KernelSta
         assert have.loopback - owned.loopback <= now.loopback
 
 
-@settings(max_examples=300, deadline=None)
-@given(situations())
-def test_connections_are_not_expired_while_destinations_move(situation: tuple[KernelState, KernelState, Owned]) -> None:
+def connections_are_not_expired_while_destinations_move(situation: tuple[KernelState, KernelState, Owned]) -> None:
     want, have, owned = situation
     ops = diff(want, have, owned).ops
     for op, now in zip(ops, walk(have, ops), strict=False):
@@ -210,9 +202,7 @@ def test_connections_are_not_expired_while_destinations_move(situation: tuple[Ke
     assert not moves or SetSysctl(EXPIRE_NODEST_CONN, "1") in ops
 
 
-@settings(max_examples=300, deadline=None)
-@given(situations())
-def test_the_way_there_and_back_leaves_what_was_there_before(situation: tuple[KernelState, KernelState, Owned]) -> None:
+def the_way_there_and_back_leaves_what_was_there_before(situation: tuple[KernelState, KernelState, Owned]) -> None:
     want, have, _ = situation
     before = replace(have, marks=frozenset(), daemons=frozenset(), sysctls={**REQUIRED, SYNC_THRESHOLD: "3 50"})
     owned = claim(want, before, Owned())
@@ -224,3 +214,16 @@ def test_the_way_there_and_back_leaves_what_was_there_before(situation: tuple[Ke
     assert (back.marks, back.daemons, back.sysctls) == (before.marks, before.daemons, before.sysctls)
     assert back.loopback == before.loopback
     assert release(owned, nothing, back).sysctls == {}
+
+
+@settings(max_examples=400, deadline=None)
+@given(situations())
+def test_in_every_situation_the_way_from_what_is_there_to_what_is_wanted_is_safe(
+    situation: tuple[KernelState, KernelState, Owned],
+) -> None:
+    """All of this of each situation, because to draw one takes longer than to judge it."""
+    every_prefix_is_safe_and_replanning_from_it_arrives(situation)
+    the_end_is_what_was_wanted_and_a_second_diff_is_empty(situation)
+    what_is_foreign_stays_as_it_was(situation)
+    connections_are_not_expired_while_destinations_move(situation)
+    the_way_there_and_back_leaves_what_was_there_before(situation)
