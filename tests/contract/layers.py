@@ -8,8 +8,10 @@ with warnings.catch_warnings():
     from scapy.layers.inet6 import (
         ICMPv6EchoReply,
         ICMPv6EchoRequest,
+        ICMPv6ND_NA,
         ICMPv6ND_NS,
         ICMPv6ND_RA,
+        ICMPv6NDOptDstLLAddr,
         ICMPv6TimeExceeded,
         IPv6,
     )
@@ -28,6 +30,8 @@ __all__ = [
     "Ether",
     "ICMPv6EchoReply",
     "ICMPv6EchoRequest",
+    "ICMPv6NDOptDstLLAddr",
+    "ICMPv6ND_NA",
     "ICMPv6ND_NS",
     "ICMPv6ND_RA",
     "ICMPv6TimeExceeded",

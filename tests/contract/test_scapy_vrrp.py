@@ -2,7 +2,7 @@
 
 import pytest
 
-from lvsagent.vrrp import arp
+from lvsagent.vrrp import arp, ndp
 from lvsagent.vrrp.packet import (
     GROUP_V4,
     GROUP_V6,
@@ -13,7 +13,7 @@ from lvsagent.vrrp.packet import (
     encode,
     parse_ipv4,
 )
-from tests.contract.layers import ARP, IP, Ether, IPv6, VRRPv3
+from tests.contract.layers import ARP, IP, Ether, ICMPv6ND_NA, ICMPv6NDOptDstLLAddr, IPv6, VRRPv3
 
 pytestmark = pytest.mark.contract
 
@@ -81,13 +81,40 @@ def test_we_read_scapys_ipv6_adverts() -> None:
     assert got == ours(7, 10, six=True)
 
 
-def test_scapy_reads_our_announcement_as_a_gratuitous_arp_request() -> None:
-    frame = Ether(arp.announcement(VIPS[0], MAC))
-    assert (frame.dst, frame.src, frame.type) == ("ff:ff:ff:ff:ff:ff", "02:00:00:00:00:aa", 0x0806)
-    packet = frame[ARP]
-    assert (packet.hwtype, packet.ptype, packet.hwlen, packet.plen, packet.op) == (1, 0x0800, 6, 4, 1)
+@pytest.mark.parametrize(
+    ("frame", "operation", "target"),
+    [
+        (arp.announcement(VIPS[0], MAC), 1, "ff:ff:ff:ff:ff:ff"),
+        (arp.announcing_reply(VIPS[0], MAC), 2, "02:00:00:00:00:aa"),
+    ],
+    ids=["request", "reply"],
+)
+def test_scapy_reads_our_announcement_as_gratuitous_arp_in_both_forms(
+    frame: bytes, operation: int, target: str
+) -> None:
+    read = Ether(frame)
+    assert (read.dst, read.src, read.type) == ("ff:ff:ff:ff:ff:ff", "02:00:00:00:00:aa", 0x0806)
+    packet = read[ARP]
+    assert (packet.hwtype, packet.ptype, packet.hwlen, packet.plen, packet.op) == (1, 0x0800, 6, 4, operation)
     assert (packet.hwsrc, packet.psrc) == ("02:00:00:00:00:aa", "10.0.0.200")
-    assert (packet.hwdst, packet.pdst) == ("ff:ff:ff:ff:ff:ff", "10.0.0.200")
+    assert (packet.hwdst, packet.pdst) == (target, "10.0.0.200")
+    assert bytes(packet.payload) == b"", "nothing beyond it"
+
+
+@pytest.mark.parametrize("forwards", [False, True])
+def test_scapy_reads_our_announcement_as_an_unsolicited_neighbour_advertisement(forwards: bool) -> None:
+    read = Ether(ndp.announcement(VIPS_V6[1], MAC, forwards=forwards))
+    assert (read.dst, read.src, read.type) == ("33:33:00:00:00:01", "02:00:00:00:00:aa", 0x86DD)
+    outer = read[IPv6]
+    assert (outer.version, outer.src, outer.dst, outer.nh, outer.hlim) == (6, "fd00::200", "ff02::1", 58, 255)
+    said = read[ICMPv6ND_NA]
+    assert (said.type, said.code, said.R, said.S, said.O, said.res) == (136, 0, int(forwards), 0, 1, 0)
+    assert said.tgt == "fd00::200"
+    option = read[ICMPv6NDOptDstLLAddr]
+    assert (option.type, option.len, option.lladdr) == (2, 1, "02:00:00:00:00:aa")
+    given = outer.copy()
+    del given[ICMPv6ND_NA].cksum, given.plen  # scapy computes them anew
+    assert bytes(given) == bytes(outer)
 
 
 @pytest.mark.parametrize("operation", ["who-has", "is-at"])

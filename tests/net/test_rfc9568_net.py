@@ -19,6 +19,7 @@ import pytest
 from lvsagent import ipc
 from tests.clauses import frames, questions
 from tests.clauses.questions import Host
+from tests.contract.layers import ARP, Ether, ICMPv6ND_NA, ICMPv6NDOptDstLLAddr, IPv6, VRRPv3
 from tests.net.election_host import VIP, VIP6, ElectionHost, await_finding, router, router6
 from tests.net.lan import Lan
 
@@ -143,6 +144,41 @@ def test_the_judge_finds_nothing_in_what_both_said_so_far(scene: Scene) -> None:
                 )
                 assert broken == set(), (name, each)
     assert {each.source_mac for each in said} == {scene.macs["dr1"], scene.macs["dr2"]}
+
+
+def test_scapy_reads_the_takeover_off_the_clients_cable_field_by_field(scene: Scene) -> None:
+    mac, to_all = scene.lan.mac("dr1"), "ff:ff:ff:ff:ff:ff"
+    said = [Ether(frame) for frame in scene.seen if frame[6:12] == scene.macs["dr1"]]
+    for packet in (one for one in said if VRRPv3 in one):
+        whole, outer, advert = bytes(packet), packet.payload, packet[VRRPv3]
+        if outer.version == 4:
+            assert (packet.dst, packet.type) == ("01:00:5e:00:00:12", 0x0800)
+            assert (outer.ihl, outer.tos, outer.frag, outer.ttl, outer.proto) == (5, 0xC0, 0, 255, 112)
+            assert (outer.src, outer.dst) == ("10.0.0.11", "224.0.0.18")
+            del outer.chksum
+        else:
+            assert (packet.dst, packet.type) == ("33:33:00:00:00:12", 0x86DD)
+            assert (outer.version, outer.tc, outer.hlim, outer.nh) == (6, 0xC0, 255, 112)
+            assert (outer.src, outer.dst) == ("fe80::11", "ff02::12")
+        fields = (advert.version, advert.type, advert.vrid, advert.priority, advert.res, advert.adv)
+        assert fields == (3, 1, 51, 110, 0, 10)
+        assert tuple(advert.addrlist) == LISTS[outer.version]
+        assert advert.ipcount == len(LISTS[outer.version])
+        del advert.chksum  # scapy computes them anew
+        assert bytes(packet) == whole
+    claims = [one for one in said if ARP in one and VIP == one[ARP].psrc == one[ARP].pdst]
+    forms = {(p.dst, p[ARP].op, p[ARP].hwsrc, p[ARP].hwdst, p[ARP].hwlen, p[ARP].plen) for p in claims}
+    assert forms == {(to_all, 1, mac, to_all, 6, 4), (to_all, 2, mac, mac, 6, 4)}
+    claims6 = [one for one in said if ICMPv6ND_NA in one and one[IPv6].dst == "ff02::1" and one[IPv6].src in LISTS[6]]
+    assert {one[ICMPv6ND_NA].tgt for one in claims6} == set(LISTS[6])
+    for one in claims6:
+        neighbour = one[ICMPv6ND_NA]
+        assert (one.dst, one[IPv6].hlim, one[IPv6].src) == ("33:33:00:00:00:01", 255, neighbour.tgt)
+        assert (neighbour.R, neighbour.S, neighbour.O) == (1, 0, 1), "dr1 forwards, and nobody asked it"
+        assert one[ICMPv6NDOptDstLLAddr].lladdr == mac
+    for family, announced in ((4, claims), (6, claims6)):
+        first = next(place for place, one in enumerate(said) if VRRPv3 in one and one.payload.version == family)
+        assert first < said.index(announced[0]), "the advert comes first"
 
 
 @pytest.mark.clause("C5", "held")
