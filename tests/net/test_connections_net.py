@@ -92,7 +92,7 @@ def test_every_client_is_placed_as_the_kernel_places_it(address: str, weights: t
                     time.sleep(0.005)
         time.sleep(0.2)
         with lan.inside("node"):
-            seen = {c.flow[3:]: c.destination for c in connections.read()}
+            seen = {c.flow[3:]: c.destination for c in connections.Listing()}
     assert len(seen) == len({*clients}) > CLIENTS * 0.99
     last = {d.key: d.weight for d in started.destinations}
     placed = maglev.Placement(service, last)
@@ -147,8 +147,8 @@ def test_connections_are_read_as_they_were_written_and_no_daemon_stays(node: Lan
     wanted = [connection._replace(client_port=2000 + number) for number, connection in enumerate(wanted)]
     connections.write(wanted)
     assert daemons() == []
-    assert {c._replace(expires=50) for c in connections.read()} == {*wanted}
-    assert all(45 <= c.expires <= 50 for c in connections.read())
+    assert {c._replace(expires=50) for c in connections.Listing()} == {*wanted}
+    assert all(45 <= c.expires <= 50 for c in connections.Listing())
 
 
 def test_an_entry_takes_the_forwarding_method_of_its_destination(node: Lan) -> None:
@@ -164,7 +164,7 @@ def test_an_entry_dies_with_its_destination(node: Lan) -> None:
     with Kernel(node="node", proc_sys=Path("/proc/sys")) as kernel:
         assert kernel.apply([DeleteDestination(service.key, gone)]) == ()
     begin = time.monotonic()
-    while {c.destination for c in connections.read()} != {stays.key}:
+    while {c.destination for c in connections.Listing()} != {stays.key}:
         assert time.monotonic() - begin < 5
         time.sleep(0.05)
 
@@ -174,7 +174,7 @@ def test_a_hundred_thousand_connections_are_written_without_a_loss_and_read(node
     begin = time.monotonic()
     connections.write(wanted)
     written = time.monotonic()
-    found = connections.read()
+    found = list(connections.Listing())
     print(f"100,000 connections: written in {written - begin:.2f} s, read in {time.monotonic() - written:.2f} s")
     assert {c.flow for c in found} == {c.flow for c in wanted}
 
@@ -183,7 +183,7 @@ def test_a_daemon_that_a_killed_process_left_is_replaced_and_cleaned_up(node: La
     with Netlink(connections.GENERIC) as netlink:
         connections._start(netlink, connections._family(netlink), IPv4Address("239.1.2.3"), 5000, 7)
     connections.write([held(Protocol.TCP, "ESTABLISHED")])
-    assert len(connections.read()) == 1
+    assert len(list(connections.Listing())) == 1
     with Netlink(connections.GENERIC) as netlink:
         connections._start(netlink, connections._family(netlink), IPv4Address("239.1.2.3"), 5000, 7)
     connections.clean()

@@ -5,8 +5,10 @@ from ipaddress import ip_address
 
 import pytest
 
-from lvsagent.core.affinity import Connection
-from lvsagent.core.leftovers import QUIET, SETTLED, VOUCHED, Place, Vouchers, against, leftovers
+from lvsagent.core import leftovers as module
+from lvsagent.core.affinity import Connection, Tables
+from lvsagent.core.leftovers import QUIET, SETTLED, VOUCHED, Place, Vouchers, look
+from lvsagent.core.maglev import DestinationKey
 from lvsapi.model import Protocol
 from tests.unit.test_affinity import POD, VIP, connection, opened, service, tables
 
@@ -16,6 +18,14 @@ OTHERS = frozenset({POD[2][0], POD[3][0]})
 STANDBY = Place(active=frozenset(), told=OTHERS, alone=True)
 ACTIVE = replace(STANDBY, active=frozenset({VIP}))
 NOBODY = Vouchers(0.0)
+
+
+def against(connections: list[Connection], tables: Tables) -> list[tuple[Connection, DestinationKey]]:
+    return [(c, place) for c in connections if (place := module.against(c, tables)) is not None]
+
+
+def leftovers(misplaced: list[tuple[Connection, DestinationKey]], here: Place, vouchers: Vouchers) -> list[Connection]:
+    return [one for c, place in misplaced if (one := module.leftover(c, place, here, vouchers)) is not None]
 
 
 def moved(state: str = "ESTABLISHED", expires: int = 900, pod: int = 2) -> list[Connection]:
@@ -101,3 +111,32 @@ def test_a_client_s_address_is_no_part_of_the_destination() -> None:
     one = moved()[0]
     vouchers.heard([one._replace(address=ip_address("10.0.0.201"))], 1.0)
     assert not vouchers.has(one)
+
+
+def test_one_look_finds_what_is_told_and_what_is_left_and_keeps_no_more_than_it_may() -> None:
+    ended = [c._replace(state="FIN_WAIT", expires=10) for c in moved()]
+    open_ = moved(pod=1)
+    wanted = tables(1, 2, 3)
+    here = replace(STANDBY, alone=False)
+    found = look(iter([*ended, *open_]), [wanted], wanted, [POD[1][0], POD[2][0]], here, NOBODY)
+    assert list(found.told.values()) == open_, "who has ended is not told"
+    assert [c.flow for c in found.over] == [c.flow for c in ended]
+    assert found.misplaced
+    assert found.left_out == 0
+    found = look(iter([*ended, *open_]), [wanted], wanted, [POD[1][0]], here, NOBODY, most=10)
+    assert (len(found.told), len(found.over)) == (10, 10)
+    assert found.left_out == len(ended) + len(open_) - 20
+    assert not look(iter(opened(1, 2, 3)), [wanted], wanted, [POD[1][0]], here, NOBODY).misplaced
+
+
+def test_claims_that_are_too_many_to_be_remembered_are_as_good_as_not_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST", 2)
+    vouchers = Vouchers(0.0)
+    vouchers.heard(moved()[:2], 100.0)
+    vouchers.heard(moved()[:2], 101.0)
+    assert vouchers.complete(0.0, 101.0)
+    vouchers.heard(moved()[:3], 102.0)
+    assert vouchers.has(moved()[1])
+    assert not vouchers.has(moved()[2])
+    assert not vouchers.complete(0.0, 102.0 + VOUCHED - 0.1)
+    assert vouchers.complete(0.0, 102.0 + VOUCHED)

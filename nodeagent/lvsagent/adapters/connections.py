@@ -12,20 +12,25 @@ import random
 import socket
 import struct
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from lvsagent.adapters.netlink import NESTED, Message, Netlink, NetlinkError, attribute, error_name, parse_attributes
-from lvsagent.core.affinity import STATES, Connection
+from lvsagent.core.affinity import STATES, Connection, Flow
+from lvsagent.core.leftovers import CLOSING
 from lvsagent.core.maglev import DestinationKey
 from lvsapi.model import IPAddress, Protocol
 
 CONNECTIONS: Final = Path("/proc/thread-self/net/ip_vs_conn")
 UDP_SOCKETS: Final = Path("/proc/thread-self/net/udp")
 LOOPBACK: Final = "lo"
+MOST_LINES: Final = 1_000_000
+"""Of the list at one look: the kernel goes through all of them again for every page (ip_vs_conn_array), and a look may
+not take minutes."""
 IN_MESSAGE: Final = 200
 """Connections. The kernel counts them in one octet; 200 of IPv6 make 14 kB."""
 IN_FLIGHT: Final = 4
@@ -43,7 +48,9 @@ TYPE_INET6: Final = 1
 ROUTE: Final = 3
 """IP_VS_CONN_F_DROUTE, for an entry whose destination is not there (yet)."""
 _NUMBERS: Final = {Protocol.TCP: 6, Protocol.UDP: 17, Protocol.SCTP: 132}
-_PROTOCOLS: Final = {"TCP": Protocol.TCP, "UDP": Protocol.UDP, "SCTP": Protocol.SCTP}
+_PROTOCOLS: Final = {b"TCP": Protocol.TCP, b"UDP": Protocol.UDP, b"SCTP": Protocol.SCTP}
+_LASTING: Final = frozenset(STATES) | {(Protocol.TCP, state) for state in CLOSING}
+"""What an exception may be in, and what may be left of one."""
 _MESSAGE: Final = struct.Struct("!BBHBbH")
 _ENTRY: Final = struct.Struct("!BBHIHHHHII")
 
@@ -52,28 +59,52 @@ class Occupied(OSError):
     """Somebody else runs the kernel's one backup daemon."""
 
 
-def parse(text: str) -> Iterator[Connection]:
-    """The connections in the kernel's list; templates and protocols that we do not know are left out."""
-    for line in text.splitlines()[1:]:
-        name, client, client_port, address, port, destination, mapped, state, expires = line.split(None, 9)[:9]
-        protocol = _PROTOCOLS.get(name)
-        if protocol is None or client_port == "0000":
+def parse(lines: Iterable[bytes], wanted: Container[bytes] | None = None) -> Iterator[Connection]:
+    """The connections in the kernel's list, one by one: there may be millions, most of them half-open in a flood.
+
+    ``wanted``: the beginnings of the lines to be read (``line_of``); None: all that carry data or have ended.
+    Templates and protocols that we do not know are left out.
+    """
+    for line in lines:
+        fields = line.split(None, 9)
+        protocol, state = _PROTOCOLS.get(fields[0]), fields[7].decode()
+        if protocol is None or fields[2] == b"0000":
+            continue
+        if (protocol, state) not in _LASTING if wanted is None else b" ".join(fields[:5]) not in wanted:
             continue
         yield Connection(
             protocol,
-            _address(address),
-            int(port, 16),
-            int(client.replace(":", ""), 16),
-            int(client_port, 16),
-            _destination(destination, mapped),
+            _address(fields[3]),
+            int(fields[4], 16),
+            int(fields[1].replace(b":", b""), 16),
+            int(fields[2], 16),
+            _destination(fields[5], fields[6]),
             state,
-            int(expires),
+            int(fields[8]),
         )
 
 
-def read() -> list[Connection]:
-    """Every connection of this network namespace, foreign ones included."""
-    return list(parse(CONNECTIONS.read_text()))
+def line_of(flow: Flow) -> bytes:
+    """How the kernel's line about a connection begins, with one space between two words."""
+    protocol, address, port, client, client_port = flow
+    ends = (_hexadecimal(address.version, client), _hexadecimal(address.version, int(address)))
+    return f"{protocol} {ends[0]} {client_port:04X} {ends[1]} {port:04X}".encode()
+
+
+class Listing:
+    """The connections of this network namespace, foreign ones included; to be read within one thread."""
+
+    def __init__(self, flows: Iterable[Flow] | None = None) -> None:
+        """``flows``: only these, in whichever state; None: all that carry data or have ended."""
+        self._wanted = None if flows is None else frozenset(map(line_of, flows))
+        self.left_out = 0
+        """1 when there were more than MOST_LINES: nobody counts them."""
+
+    def __iter__(self) -> Iterator[Connection]:
+        with CONNECTIONS.open("rb") as lines:
+            next(lines, None)
+            yield from parse(islice(lines, MOST_LINES), self._wanted)
+            self.left_out = int(next(lines, None) is not None)
 
 
 def write(connections: Sequence[Connection]) -> None:
@@ -212,10 +243,17 @@ def _family(netlink: Netlink) -> int:
 
 
 @lru_cache(maxsize=4096)
-def _address(text: str) -> IPAddress:
-    return IPv6Address(text) if ":" in text else IPv4Address(int(text, 16))
+def _address(text: bytes) -> IPAddress:
+    return IPv6Address(text.decode()) if b":" in text else IPv4Address(int(text, 16))
 
 
 @lru_cache(maxsize=4096)
-def _destination(text: str, port: str) -> DestinationKey:
+def _destination(text: bytes, port: bytes) -> DestinationKey:
     return _address(text), int(port, 16)
+
+
+def _hexadecimal(version: int, address: int) -> str:
+    if version == 4:
+        return f"{address:08X}"
+    digits = f"{address:032x}"
+    return ":".join(digits[place : place + 4] for place in range(0, 32, 4))

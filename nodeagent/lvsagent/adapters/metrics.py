@@ -258,7 +258,12 @@ class AgentCollector(Collector):
         )
         for node in sorted(self._view.differing):
             differ.add_metric([node], 1)
-        yield from (told, heard, written, forgotten, dropped, errors, differ)
+        cut = CounterMetricFamily(
+            "lvs_connections_left_out",
+            "Connections that are not told or forgotten because there are too many; 1 for all beyond a million.",
+        )
+        cut.add_metric([], count["left_out"])
+        yield from (told, heard, written, forgotten, dropped, errors, differ, cut)
 
     def _guarded(self) -> Iterator[Metric]:
         repairs = CounterMetricFamily(

@@ -6,7 +6,7 @@ exceptions: their pod's node knows them (it has an entry for every connection of
 become Active, which put them into their kernels. See docs/decisions/0008.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Final, NamedTuple
@@ -31,6 +31,10 @@ REFRESH: Final = 20
 """Seconds by which an entry may be behind before it is written anew."""
 
 
+Flow = tuple[Protocol, IPAddress, int, int, int]
+"""What identifies a connection: protocol, virtual address and port, client's address as a number and its port."""
+
+
 class Connection(NamedTuple):
     """An entry of the kernel's connection table, and a claim about it: this client belongs to that destination."""
 
@@ -52,8 +56,7 @@ class Connection(NamedTuple):
         return self[:3]
 
     @property
-    def flow(self) -> tuple[Protocol, IPAddress, int, int, int]:
-        """What identifies it."""
+    def flow(self) -> Flow:
         return self[:5]
 
     @property
@@ -66,7 +69,6 @@ class Connection(NamedTuple):
         return (self.protocol, self.state) in STATES
 
 
-_Flow = tuple[Protocol, IPAddress, int, int, int]
 _Name = tuple[Protocol, IPAddress, int]
 
 
@@ -126,10 +128,12 @@ class Tables:
     def exceptions(self, connections: Iterable[Connection], local: Iterable[IPAddress]) -> Iterator[Connection]:
         """Of the connections to ``local`` destinations those that a node without an entry would send elsewhere."""
         here = frozenset(local)
-        for connection in connections:
-            ours = connection.destination[0] in here and connection.carries_data and self.has(connection)
-            if ours and self.place(connection) != connection.destination:
-                yield connection
+        return (connection for connection in connections if self.excepts(connection, here))
+
+    def excepts(self, connection: Connection, local: Container[IPAddress]) -> bool:
+        """Whether it is one of these."""
+        ours = connection.destination[0] in local and connection.carries_data and self.has(connection)
+        return ours and self.place(connection) != connection.destination
 
     def place(self, connection: Connection) -> DestinationKey | None:
         """Where a node without an entry would send it; its service must be one of these."""
@@ -197,8 +201,8 @@ def to_write(
     claim one client the one wins who heard from it last. An entry that sees the connection's packets itself is never
     touched: it is as new as the claim, or the connection is closing.
     """
-    own: dict[_Flow, Connection] = {connection.flow: connection for connection in have}
-    found: dict[_Flow, Connection] = {}
+    own: dict[Flow, Connection] = {connection.flow: connection for connection in have}
+    found: dict[Flow, Connection] = {}
     for sender, claim in claims:
         if nodes.get(claim.destination[0]) != sender or not claim.carries_data or not tables.has(claim):
             continue

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from lvsagent.core.affinity import Connection, Tables
+from lvsagent.core.affinity import Connection, Flow, Tables
 from lvsagent.core.maglev import DestinationKey
 from lvsapi.model import IPAddress, Protocol
 
@@ -24,9 +24,10 @@ SETTLED: Final = 6.0
 """Seconds after a change of the tables until pods' nodes have told their exceptions: they look 0, 1 and 4 s after."""
 VOUCHED: Final = 75.0
 """Seconds for which a claim holds; it is told again every 30 s."""
+MOST: Final = 100_000
+"""Connections that are told or forgotten after one look, and claims that are remembered."""
 FORGOTTEN: Final = {Protocol.TCP: "FIN_WAIT", Protocol.UDP: "UDP", Protocol.SCTP: "ESTABLISHED"}
 """The state in which an entry is written that is to go: the kernel takes none without one."""
-_Flow = tuple[Protocol, IPAddress, int, int, int]
 
 
 @dataclass(slots=True)
@@ -35,11 +36,15 @@ class Vouchers:
 
     since: float
     """From when on claims were heard."""
-    _heard: dict[_Flow, tuple[DestinationKey, float]] = field(default_factory=dict)
+    _heard: dict[Flow, tuple[DestinationKey, float]] = field(default_factory=dict)
 
     def heard(self, claims: Iterable[Connection], now: float) -> None:
-        """Their node told of them."""
-        self._heard.update((claim.flow, (claim.destination, now)) for claim in claims)
+        """Their node told of them. What is too much is as good as not heard at all."""
+        for claim in claims:
+            if claim.flow in self._heard or len(self._heard) < MOST:
+                self._heard[claim.flow] = (claim.destination, now)
+            else:
+                self.since = now
 
     def forget(self, now: float) -> None:
         """Those that were not told again."""
@@ -68,25 +73,64 @@ class Place:
     """Nobody's word is missing for connections of other nodes' pods."""
 
 
-def against(connections: Iterable[Connection], tables: Tables) -> list[tuple[Connection, DestinationKey]]:
-    """Entries whose client the table would send elsewhere, and where."""
-    found = []
+@dataclass(slots=True)
+class Look:
+    """What one look at all connections found."""
+
+    told: dict[Flow, Connection] = field(default_factory=dict)
+    """Exceptions of which other nodes are to hear."""
+    over: list[Connection] = field(default_factory=list)
+    """What to write so that the kernel forgets others."""
+    misplaced: bool = False
+    """There is something against the tables, ours or not."""
+    left_out: int = 0
+    """What was too much for one look."""
+
+
+def look(
+    connections: Iterable[Connection],
+    tables: Iterable[Tables],
+    meant: Tables,
+    local: Iterable[IPAddress],
+    here: Place,
+    vouchers: Vouchers,
+    most: int = MOST,
+) -> Look:
+    """Goes through the connections once and keeps nothing but what is to be done, ``most`` of each.
+
+    ``tables``: by which there are exceptions; ``meant``: against which something may be left.
+    """
+    found, own, tables = Look(), frozenset(local), tuple(tables)
     for connection in connections:
-        place = tables.place(connection) if tables.has(connection) else None
-        if place is not None and place != connection.destination:
-            found.append((connection, place))
+        place = against(connection, meant)
+        exception = any(one.excepts(connection, own) for one in tables)
+        found.misplaced = found.misplaced or exception or place is not None
+        if exception and not is_over(connection):
+            if len(found.told) < most:
+                found.told[connection.flow] = connection
+            else:
+                found.left_out += 1
+        left = leftover(connection, place, here, vouchers) if place is not None else None
+        if left is not None:
+            if len(found.over) < most:
+                found.over.append(left)
+            else:
+                found.left_out += 1
     return found
 
 
-def leftovers(
-    misplaced: Iterable[tuple[Connection, DestinationKey]], here: Place, vouchers: Vouchers
-) -> list[Connection]:
-    """What to write so that the kernel forgets them: each entry anew, where the table says, for a second."""
-    return [
-        connection._replace(destination=place, state=FORGOTTEN[connection.protocol], expires=1)
-        for connection, place in misplaced
-        if is_over(connection) or _is_stale(connection, here, vouchers)
-    ]
+def against(connection: Connection, tables: Tables) -> DestinationKey | None:
+    """Where the table would send the client of an entry, if that is elsewhere."""
+    place = tables.place(connection) if tables.has(connection) else None
+    return place if place != connection.destination else None
+
+
+def leftover(connection: Connection, place: DestinationKey, here: Place, vouchers: Vouchers) -> Connection | None:
+    """What to write so that the kernel forgets a misplaced entry, if it is to: it anew, where the table says, for a
+    second."""
+    if is_over(connection) or _is_stale(connection, here, vouchers):
+        return connection._replace(destination=place, state=FORGOTTEN[connection.protocol], expires=1)
+    return None
 
 
 def is_over(connection: Connection) -> bool:

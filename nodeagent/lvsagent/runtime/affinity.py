@@ -12,7 +12,7 @@ import logging
 import socket
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from ipaddress import ip_address, ip_interface
 from typing import Final, Protocol
 
@@ -20,7 +20,7 @@ from lvsagent.adapters import connections
 from lvsagent.core import claims
 from lvsagent.core.affinity import Connection, Tables, backends, local_only, suspected, to_write, unsuspected
 from lvsagent.core.agreement import Looks, Others, Said
-from lvsagent.core.leftovers import Place, Vouchers, against, is_over, leftovers
+from lvsagent.core.leftovers import MOST, Look, Place, Vouchers, look
 from lvsagent.core.plan import NodePlan
 from lvsagent.liveness import proof
 from lvsagent.liveness.beat import DropReason, node_id
@@ -40,8 +40,6 @@ ANSWER: Final = 0.3
 PATIENCE: Final = 1.0
 """Seconds for which an answer waits until we do not suspect the asker any more: what we open meanwhile is misplaced at
 it, too."""
-MOST: Final = 100_000
-"""Claims that wait to be written."""
 RECEIVE_BUFFER: Final = 1 << 20
 """Octets."""
 PASSES: Final = 16
@@ -97,6 +95,8 @@ class Affinity(asyncio.DatagramProtocol):
         self._proofs = proof.Proofs(node_id(view.node), auth.Clock(time.time(), time.monotonic()))
         self._transport: asyncio.DatagramTransport | None = None
         self._family = socket.AF_INET
+        self._own = ""
+        """Our Node's address, from which we speak."""
         self._event = asyncio.Event()
         self._throttle = Throttle()
         self.counted = view.exchanged
@@ -153,9 +153,7 @@ class Affinity(asyncio.DatagramProtocol):
     async def _turn(self, now: float) -> None:
         if not self._nodes():
             return
-        if self._transport is None:
-            await asyncio.to_thread(connections.clean)
-            self._transport = await self._open()
+        await self._listen()
         self._keys.refresh(now)
         self._proofs.use(self._keys.ring(proof.KEY), now)
         self.noticed()
@@ -196,8 +194,10 @@ class Affinity(asyncio.DatagramProtocol):
         """Tell the exceptions among this node's connections, and make the kernel forget what is left of others."""
         started = time.monotonic()
         local = [address for address, node in backends(self._view.resolved).items() if node == self._view.node]
-        found, over, misplaced = await asyncio.to_thread(self._exceptions, local, self._place(started))
-        self._looks.looked(started, time.monotonic(), misplaced)
+        seen = await asyncio.to_thread(self._seen, local, self._place(started))
+        self._looks.looked(started, time.monotonic(), seen.misplaced)
+        self._note(seen.left_out)
+        found, over = list(seen.told.values()), seen.over
         if found:
             await self._send(list(claims.tell(self._view.node, found)))
             self.counted["told"] += len(found) if self._targets() else 0
@@ -223,16 +223,19 @@ class Affinity(asyncio.DatagramProtocol):
             and self._meant.services == self._tables.services,
         )
 
-    def _exceptions(self, local: Sequence[IPAddress], here: Place) -> tuple[list[Connection], list[Connection], bool]:
-        """By our tables, or by those of a node that does not suspect whom we suspect; what is left of connections that
-        are over; whether there is anything against our tables."""
-        have = list(connections.read())
-        found = {connection.flow: connection for connection in self._tables.exceptions(have, local)}
-        if self._meant.services != self._tables.services:
-            found.update((connection.flow, connection) for connection in self._meant.exceptions(have, local))
-        misplaced = against(have, self._meant)
-        told = [connection for connection in found.values() if not is_over(connection)]
-        return told, leftovers(misplaced, here, self._vouchers), bool(found or misplaced)
+    def _seen(self, local: Sequence[IPAddress], here: Place) -> Look:
+        """By our tables, or by those of a node that does not suspect whom we suspect."""
+        tables = [self._tables] if self._meant.services == self._tables.services else [self._tables, self._meant]
+        listing = connections.Listing()
+        found = look(listing, tables, self._meant, local, here, self._vouchers)
+        found.left_out += listing.left_out
+        return found
+
+    def _note(self, left_out: int) -> None:
+        """Say and count what was too much: it may be lost with the next takeover."""
+        self.counted["left_out"] += left_out
+        if left_out and self._throttle.allows("left out", time.monotonic()):
+            _log.warning("more connections than one look takes: some are not told", extra={"left_out": left_out})
 
     async def _send(self, messages: Sequence[bytes], nodes: Sequence[str] | None = None) -> None:
         """To these nodes; None: to all."""
@@ -306,8 +309,8 @@ class Affinity(asyncio.DatagramProtocol):
         self._vouchers.heard(
             (claim for sender, claim in waiting if nodes.get(claim.destination[0]) == sender), time.monotonic()
         )
-        have = await asyncio.to_thread(connections.read)
-        fresh = to_write(waiting, have, self._tables, nodes)
+        fresh, left_out = await asyncio.to_thread(self._fresh, waiting, nodes)
+        self._note(left_out)
         if not fresh:
             return
         started = time.monotonic()
@@ -315,6 +318,12 @@ class Affinity(asyncio.DatagramProtocol):
         self.counted["written"] += len(fresh)
         milliseconds = round((time.monotonic() - started) * 1000, 1)
         _log.info("connections of other nodes written", extra={"count": len(fresh), "ms": milliseconds})
+
+    def _fresh(
+        self, waiting: Sequence[tuple[str, Connection]], nodes: Mapping[IPAddress, str]
+    ) -> tuple[list[Connection], int]:
+        listing = connections.Listing(claim.flow for _, claim in waiting)
+        return to_write(waiting, listing, self._tables, nodes), listing.left_out
 
     # -- who and where -------------------------------------------------------------------------------------------
 
@@ -332,9 +341,21 @@ class Affinity(asyncio.DatagramProtocol):
                 found[name] = (usable[0], self._port)
         return found
 
-    async def _open(self) -> asyncio.DatagramTransport:
+    async def _listen(self) -> None:
+        """Open the socket; anew when our Node has another address: others believe no other, and send to no other."""
+        own = (self._nodes().get(self._view.node) or (self._own or "0.0.0.0",))[0]
+        if self._transport is not None and not self._transport.is_closing() and own == self._own:
+            return
+        if self._transport is None:
+            await asyncio.to_thread(connections.clean)
+        else:
+            self._transport.close()
+            await asyncio.sleep(0)  # Only then is the port free.
+        self._transport = await self._open(own)
+        self._own = own
+
+    async def _open(self, own: str) -> asyncio.DatagramTransport:
         """Speak from the address of our Node, by which others know us, if this machine has it."""
-        own = (self._nodes().get(self._view.node) or ("0.0.0.0",))[0]
         self._family = socket.AF_INET6 if ":" in own else socket.AF_INET
         opened = socket.socket(self._family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         try:

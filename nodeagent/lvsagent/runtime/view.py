@@ -68,7 +68,8 @@ class View:
     health: Mapping[str, Health] = field(default_factory=dict)
     held: Mapping[str, int] = field(default_factory=dict)
     exchanged: Counter[str] = field(default_factory=Counter)
-    """``told``, ``heard`` and ``written`` connections whose place in the table had changed."""
+    """``told``, ``heard``, ``written`` and ``forgotten`` connections whose place in the table had changed, and how many
+    were ``left_out``."""
     exchange_dropped: Counter[str] = field(default_factory=Counter)
     """Datagrams about them by reason."""
     differing: frozenset[str] = frozenset()
