@@ -1,8 +1,7 @@
 """Whatever the order in which the API fails, watches end and selectors change: what there is, is seen in the end."""
 
 import asyncio
-import selectors
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,29 +13,12 @@ from lvsagent.adapters import reflector as module
 from lvsagent.adapters.kube import ApiClient, ApiError, Event
 from lvsagent.adapters.reflector import Reflector, Resource
 from lvsagent.core.cache import Cache
+from tests.fakes.clock import run
 
 pytestmark = pytest.mark.unit
 
 Pause = int | float
 Step = Callable[["Story"], object]
-
-
-class Instantly(asyncio.SelectorEventLoop):
-    """Does not wait: where nothing is to be done, the clock goes on to what comes next."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        loop = self
-
-        class Selector(selectors.DefaultSelector):
-            def select(self, timeout: float | None = None) -> list[Any]:
-                loop.now += timeout or 0.0
-                return super().select(0)
-
-        super().__init__(Selector())
-
-    def time(self) -> float:
-        return self.now
 
 
 @dataclass
@@ -135,11 +117,6 @@ class Story:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-
-
-def run(what: Coroutine[Any, Any, None]) -> None:
-    with asyncio.Runner(loop_factory=Instantly) as runner:
-        runner.run(what)
 
 
 def put(name: str) -> Step:

@@ -35,6 +35,11 @@ class ApiError(Exception):
         """Seconds that the server asked us to wait."""
         super().__init__(message)
 
+    @property
+    def everywhere(self) -> bool:
+        """No other request would fare better now: the server cannot be reached, or does not want to hear us."""
+        return self.reason in ("connection", "timeout", "credentials", "http_401", "http_429", "http_503")
+
 
 @dataclass(frozen=True, slots=True)
 class Event:

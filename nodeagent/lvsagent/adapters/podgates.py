@@ -13,6 +13,7 @@ from typing import Any
 
 from lvsagent.adapters.kube import ApiClient, ApiError
 from lvsagent.adapters.reflector import backoff
+from lvsagent.adapters.retries import Retries
 from lvsagent.core.gates import Gate
 from lvsagent.runtime.logs import Throttle
 from lvsapi import names
@@ -22,7 +23,7 @@ FIELD_MANAGER = "lvs-agent-gate"
 SECONDS_BETWEEN = 2.0
 """From one word about a pod to the next that says no; a yes does not wait."""
 REFUSED_SECONDS = 300.0
-"""Without the right to read pods: until it is tried again."""
+"""Without the right to read or write a pod: until it is tried again."""
 
 _log = logging.getLogger(__name__)
 
@@ -48,9 +49,9 @@ class PodGates:
     """Now, RFC 3339."""
     _wanted: dict[tuple[ObjectKey, str], Gate] = field(default_factory=dict)
     _known: dict[tuple[ObjectKey, str], _Known] = field(default_factory=dict)
+    _retries: Retries[tuple[ObjectKey, str]] = field(default_factory=Retries)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _throttle: Throttle = field(default_factory=Throttle)
-    _refused: float | None = None
     _fresh: bool = False
     """Something was wanted anew and is not told yet."""
 
@@ -60,14 +61,14 @@ class PodGates:
         if wanted != self._wanted:
             self._wanted = wanted
             self._known = {key: known for key, known in self._known.items() if key in wanted}
+            self._retries.keep(wanted)
             self._fresh = True
             self._wake.set()
 
     @property
     def settled(self) -> bool:
         """Everything was said, or refused."""
-        heard = (self._known.get(key) for key in self._wanted)
-        return self._refused is not None or (not self._fresh and all(known is not None for known in heard))
+        return not self._fresh and all(key in self._known or key in self._retries for key in self._wanted)
 
     async def run(self) -> None:
         """Write for ever."""
@@ -77,19 +78,13 @@ class PodGates:
             self._wake.clear()
             try:
                 wanted = self._wanted
-                for gate in tuple(wanted.values()):
-                    await self._tell(gate)
+                for key, gate in tuple(wanted.items()):
+                    if self._retries.due(key, time.monotonic()):
+                        await self._try(key, gate)
                 self._fresh = wanted is not self._wanted
                 failures = 0
             except ApiError as error:
                 failures += 1
-                if error.reason == "http_403":
-                    self._forbidden(error)
-                elif self._throttle.allows(error.reason, time.monotonic()):
-                    _log.warning(
-                        "a readiness gate cannot be written; trying again",
-                        extra={"reason": error.reason, "error": error},
-                    )
                 await asyncio.sleep(backoff(failures, error.retry_after))
 
     async def _wait(self) -> None:
@@ -99,20 +94,38 @@ class PodGates:
         except TimeoutError:
             pass
 
-    def _forbidden(self, error: ApiError) -> None:
-        self._refused = time.monotonic()
-        if self._throttle.allows("http_403", self._refused):
+    async def _try(self, key: tuple[ObjectKey, str], gate: Gate) -> None:
+        """A pod that is refused is tried again by itself. Raises ApiError when the others need not be tried."""
+        try:
+            await self._tell(gate)
+        except ApiError as error:
+            forbidden = error.reason == "http_403"
+            self._retries.failed(key, error, time.monotonic(), REFUSED_SECONDS if forbidden else 0.0)
+            self._complain(gate, error, forbidden)
+            if error.everywhere:
+                raise
+        else:
+            self._retries.done(key)
+
+    def _complain(self, gate: Gate, error: ApiError, forbidden: bool) -> None:
+        about = error.reason if error.everywhere or forbidden else f"{gate.pod} {error.reason}"
+        if not self._throttle.allows(about, time.monotonic()):
+            return
+        if forbidden:
             _log.warning(
                 "agents may not write readiness gates: pods with the gate %s wait for ever."
                 " Allow it with kubectl apply -k deploy/readiness-gate, or declare no gate",
                 names.PATH_GATE,
-                extra={"error": error},
+                extra={"object": gate.pod, "error": error},
+            )
+        else:
+            _log.warning(
+                "a readiness gate cannot be written; trying again",
+                extra={"object": gate.pod, "reason": error.reason, "error": error},
             )
 
     async def _tell(self, gate: Gate) -> None:
         now = time.monotonic()
-        if self._refused is not None and now - self._refused < REFUSED_SECONDS:
-            return
         known = self._known.get((gate.pod, gate.uid))
         path = f"/api/v1/namespaces/{gate.pod.namespace}/pods/{gate.pod.name}"
         if known is None:
@@ -140,7 +153,6 @@ class PodGates:
             if error.reason == "http_404":
                 return _Known()
             raise
-        self._refused = None
         return known_of(pod, gate.uid)
 
 

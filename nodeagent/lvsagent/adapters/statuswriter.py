@@ -1,4 +1,7 @@
-"""Writes what the Active node knows into the objects' status: on change, at most once a second each, patiently."""
+"""Writes what the Active node knows into the objects' status: on change, at most once a second each, patiently.
+
+An object whose status is refused is tried again by itself, less and less often, and keeps no other waiting.
+"""
 
 import asyncio
 import logging
@@ -10,6 +13,7 @@ from typing import Any
 from lvsagent.adapters.kube import ApiClient, ApiError
 from lvsagent.adapters.kubesource import OUR_API, Observed
 from lvsagent.adapters.reflector import backoff
+from lvsagent.adapters.retries import Retries
 from lvsagent.core.report import Report
 from lvsagent.runtime.logs import Throttle
 from lvsapi import names
@@ -43,6 +47,7 @@ class StatusWriter:
     _written: dict[ObjectKey, _Written] = field(default_factory=dict)
     _since: dict[ObjectKey, str] = field(default_factory=dict)
     _events: list[tuple[ObjectKey, str, str, str]] = field(default_factory=list)
+    _retries: Retries[ObjectKey] = field(default_factory=Retries)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _throttle: Throttle = field(default_factory=Throttle)
 
@@ -52,6 +57,7 @@ class StatusWriter:
             self._written.pop(key, None)
             self._since.pop(key, None)
         self._wanted = dict(reports)
+        self._retries.keep(self._wanted)
         if any(self._due(key, report) for key, report in reports.items()):
             self._wake.set()
 
@@ -80,10 +86,6 @@ class StatusWriter:
                 failures = 0
             except ApiError as error:
                 failures += 1
-                if self._throttle.allows(error.reason, time.monotonic()):
-                    _log.warning(
-                        "status cannot be written; trying again", extra={"reason": error.reason, "error": error}
-                    )
                 await asyncio.sleep(backoff(failures, error.retry_after))
                 self._wake.set()
 
@@ -97,7 +99,7 @@ class StatusWriter:
 
     def _due(self, key: ObjectKey, report: Report) -> bool:
         observed, written = self.observed.get(key), self._written.get(key)
-        if observed is None:
+        if observed is None or not self._retries.due(key, time.monotonic()):
             return False
         if written is None:
             return True
@@ -131,12 +133,26 @@ class StatusWriter:
             await self.client.apply_status(path, body)
         except ApiError as error:
             if error.reason not in ("http_404", "http_409", "http_422"):
-                raise
+                self._failed(key, error)
+                return
             # Deleted or replaced meanwhile, or refused for good: what is written next depends on what is seen next.
             _log.info("a status was not taken", extra={"object": key, "error": error})
+        self._retries.done(key)
         self._written[key] = _Written(
             report=report, generation=generation if isinstance(generation, int) else 0, at=time.monotonic()
         )
+
+    def _failed(self, key: ObjectKey, error: ApiError) -> None:
+        """Raises the error when the others need not be tried."""
+        self._retries.failed(key, error, time.monotonic())
+        about = error.reason if error.everywhere else f"{key} {error.reason}"
+        if self._throttle.allows(about, time.monotonic()):
+            _log.warning(
+                "a status cannot be written; trying again",
+                extra={"object": key, "reason": error.reason, "error": error},
+            )
+        if error.everywhere:
+            raise error
 
     async def _post(self) -> None:
         while self._events:
@@ -170,5 +186,7 @@ class StatusWriter:
             try:
                 await self.client.create(f"/api/v1/namespaces/{key.namespace}/events", body)
             except ApiError as error:
+                if error.everywhere and error.reason != "timeout":
+                    raise
                 _log.info("an event was not posted", extra={"object": key, "error": error})
             del self._events[0]
