@@ -137,7 +137,7 @@ def test_fault_45_a_service_of_somebody_else_at_the_same_address_stays_as_it_is(
     assert hashes[0] != hashes[1]
     lab.lan.run("d1", ["ipvsadm", "-D", "-t", f"{VIP}:80"])
     lab.until("d1 serves when it is gone", lambda: lab.holds("d1") and lab.ask() in ("w1", "w2"))
-    hashes = [lab.metric(host, 'lvs_table_hash{namespace="default",table="actual",virtualservice="web"}') for host in
+    hashes = [lab.metric(host, 'lvs_table_hash{namespace="default",table="shared",virtualservice="web"}') for host in
               ("d1", "d2")]  # fmt: skip
     assert hashes[0] == hashes[1] > 0
 

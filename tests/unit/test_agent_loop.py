@@ -68,6 +68,36 @@ class Rig:
         self.now += seconds
         await self.loop.turn(self.now)
 
+    def become_active(self) -> None:
+        (router,) = self.election.wishes[-1].routers
+        active = ipc.RouterStatistics(
+            router=router.name,
+            state="Active",
+            virtual_router_id=router.virtual_router_id,
+            family=router.family,
+            interface=router.interface,
+            priority=router.priority,
+            active_address="",
+            addresses_held=router.addresses,
+            transitions={},
+            adverts_sent=0,
+            adverts_received=0,
+            announcements_sent=0,
+            address_errors=0,
+        )
+        self.loop.heard(
+            ipc.Statistics(
+                started=0.0,
+                generation=1,
+                routers=(active,),
+                dropped={},
+                late_timers=0,
+                lateness_max_ms=0.0,
+                realtime=True,
+                memory_locked=True,
+            )
+        )
+
     def confirm(self) -> None:
         self.loop.heard(ipc.Configured(generation=self.election.wishes[-1].generation))
 
@@ -190,11 +220,15 @@ def test_what_the_kernel_refuses_is_not_offered_and_is_tried_again(story: Story)
     story(act)
 
 
+CHANGED = snapshot(virtual_service(assigned=assignment()), slices=[endpoint_slice(["10.244.3.3"])])
+
+
 def test_a_failed_edit_of_a_served_address_withdraws_nothing(story: Story) -> None:
     async def act(rig: Rig) -> None:
         await rig.turn()
+        rig.become_active()
         rig.kernel.refuse = AddDestination
-        rig.source.current = snapshot(virtual_service(assigned=assignment()), slices=[endpoint_slice(["10.244.3.3"])])
+        rig.source.current = CHANGED
         await rig.turn()
         assert len(rig.election.wishes) == 1
         assert ADDRESS in rig.kernel.state.loopback

@@ -28,7 +28,6 @@ from lvsagent.core.guard import (
     disturbed,
     findings,
     node_problems,
-    table_hashes,
 )
 from lvsagent.core.plan import plan
 from lvsagent.core.state import Destination, ForwardMethod, KernelState, Service, ServiceKey
@@ -119,19 +118,6 @@ def test_a_strict_reverse_path_and_a_nearly_full_conntrack_are_named_with_the_re
     assert findings("n1", 0, None, NodeReadings(reverse_path={"flannel.1": 2}, entries=79, limit=100)) == {}
     (problem,) = node_problems(RESOLVED, {"ConntrackNearlyFull": "it is"})
     assert (problem.condition, problem.reason, problem.message) == ("NodeHealthy", "ConntrackNearlyFull", "it is")
-
-
-def test_the_same_backends_have_the_same_hash_however_a_node_reaches_them() -> None:
-    facts = [replace(FakeKernel().facts(), node=node) for node in ("node1", "node2")]
-    one, other = (plan(RESOLVED, each, frozenset()).state for each in facts)
-    assert one != other
-    assert table_hashes(RESOLVED, one) == table_hashes(RESOLVED, other) != {}
-    (owner,) = table_hashes(RESOLVED, one)
-    assert str(owner) == "default/web"
-    (table,) = one.services.values()
-    drained = replace(table, destinations=tuple(replace(d, weight=0) for d in table.destinations))
-    assert table_hashes(RESOLVED, state(drained)) != table_hashes(RESOLVED, one)
-    assert table_hashes(RESOLVED, state(service(FOREIGN))) == {}
 
 
 def test_counters_do_not_count_in_a_glance() -> None:

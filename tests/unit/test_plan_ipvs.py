@@ -5,10 +5,10 @@ from ipaddress import ip_address
 
 import pytest
 
-from lvsagent.core.guard import table_hashes
 from lvsagent.core.plan import MARKS, NodePlan, plan
 from lvsagent.core.state import ForwardMethod, Mark, Persistent, ServiceKey, SyncDaemon, SyncRole
 from lvsagent.core.sysctl import SYNC_THRESHOLD
+from lvsagent.core.tablehash import Hashes
 from lvsapi.ipvs import ConnectionLimits, Forwarding, Persistence, Scheduler, SchedulerFlag, Tunnel, TunnelType
 from lvsapi.model import Backend, Protocol, Resolved, VirtualRouter, VirtualServer
 from lvsapi.vrrp import VrrpSettings
@@ -134,7 +134,9 @@ def test_nodes_with_other_marks_have_equal_tables() -> None:
         plan(resolved, facts(), frozenset(), standing).state for standing in (frozenset(), frozenset({other}))
     )
     assert {mark.value for mark in fresh.marks | old.marks} == {0x1000, 0x10FF}
-    assert table_hashes(resolved, fresh) == table_hashes(resolved, old) != {}
+    one, another = (Hashes().of(resolved, state) for state in (fresh, old))
+    assert [each.alike for each in one.values()] == [each.alike for each in another.values()] != []
+    assert [each.whole for each in one.values()] != [each.whole for each in another.values()]
 
 
 # -- sync daemons ----------------------------------------------------------------------------------------------------

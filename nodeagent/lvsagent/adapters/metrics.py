@@ -18,8 +18,9 @@ from lvsagent.core.agent import ACTIVE, address_of
 from lvsagent.core.claims import UNREACHABLE, Malformed
 from lvsagent.core.diff import Op
 from lvsagent.core.failure import Reason
-from lvsagent.core.guard import NodeFinding, Thing, table_hashes
+from lvsagent.core.guard import NodeFinding, Thing
 from lvsagent.core.report import findings_of
+from lvsagent.core.tablehash import Hashes
 from lvsagent.ipc import Finding, RouterStatistics
 from lvsagent.liveness.beat import DropReason as BeatDropReason
 from lvsagent.runtime.view import View
@@ -35,6 +36,7 @@ class AgentCollector(Collector):
 
     def __init__(self, view: View) -> None:
         self._view = view
+        self._wanted, self._actual = Hashes(), Hashes()
 
     def register(self, registry: CollectorRegistry) -> None:
         """Add to the registry."""
@@ -280,13 +282,18 @@ class AgentCollector(Collector):
             found.add_metric([finding], float(finding in self._view.node_findings))
         hashes = GaugeMetricFamily(
             "lvs_table_hash",
-            "A number for the object's tables, as wanted and as read from the kernel; equal where the tables are.",
+            "A number for the object's tables with everything, as wanted and as read from the kernel (actual); and of"
+            " the latter what all nodes have alike (shared).",
             labels=["namespace", "virtualservice", "table"],
         )
-        states = {"wanted": self._view.plan and self._view.plan.state, "actual": self._view.actual}
-        for table, state in states.items():
-            for owner, number in sorted(table_hashes(self._view.resolved, state).items() if state else ()):
-                hashes.add_metric([owner.namespace, owner.name, table], number)
+        plan, actual = self._view.plan, self._view.actual
+        if plan is not None:
+            for owner, number in sorted(self._wanted.of(self._view.resolved, plan.state).items()):
+                hashes.add_metric([owner.namespace, owner.name, "wanted"], number.whole)
+        if actual is not None:
+            for owner, number in sorted(self._actual.of(self._view.resolved, actual).items()):
+                hashes.add_metric([owner.namespace, owner.name, "actual"], number.whole)
+                hashes.add_metric([owner.namespace, owner.name, "shared"], number.alike)
         readings = self._view.node_readings
         entries = GaugeMetricFamily("lvs_conntrack_entries", "Connections that conntrack holds.")
         entries.add_metric([], readings.entries)

@@ -4,7 +4,6 @@ Putting back is ``core.diff``'s: it wants the same as before. Here is counted wh
 and said who does it and what ends it. A foreign thing is none of our business, whatever becomes of it.
 """
 
-import zlib
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from enum import StrEnum
 from lvsagent.core.diff import Owned
 from lvsagent.core.state import KernelState, Service
 from lvsagent.core.sysctl import CONF, REQUIRED, STRICT, dotted, satisfied
-from lvsapi.model import ObjectKey, Problem, Resolved
+from lvsapi.model import Problem, Resolved
 from lvsapi.status import ConditionType
 
 WINDOW_SECONDS = 120.0
@@ -157,22 +156,6 @@ def blame(culprit: Culprit | None) -> str:
     if culprit is None:
         return "Look for who programs IPVS on the node: another load balancer, a script with ipvsadm"
     return f"Probably {culprit.name}: {culprit.remedy}"
-
-
-def table_hashes(resolved: Resolved, state: KernelState) -> Mapping[ObjectKey, int]:
-    """A number of 32 bits for all tables of each object: the same on every node that sends the same clients to the
-    same backends. How a node reaches a backend differs by node and is left out. An object without tables has none."""
-    owners = {(server.address, server.protocol, server.port): server.owner for server in resolved.servers}
-    found: dict[ObjectKey, int] = {}
-    # Not by firewall marks, which every node chooses for itself.
-    places = {(key.address, key.protocol, key.port): service for key, service in state.services.items()}
-    for place, service in sorted(places.items(), key=lambda item: str(item[0])):
-        owner = owners.get(place)
-        if owner is not None:
-            backends = " ".join(f"{d.address},{d.port},{d.weight}" for d in service.destinations)
-            text = f"{place} {service.scheduler} {service.flags} {service.persistent} {backends}"
-            found[owner] = zlib.crc32(text.encode(), found.get(owner, 0))
-    return found
 
 
 def node_problems(resolved: Resolved, found: Mapping[str, str]) -> tuple[Problem, ...]:

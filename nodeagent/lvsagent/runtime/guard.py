@@ -5,9 +5,9 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_address
 from typing import Protocol
 
 from lvsagent.adapters.clients import Made
@@ -84,6 +84,8 @@ class Guard:
     _idle: frozenset[ServiceKey] = frozenset()
     """Those of them that stand for nobody's sake but their connections', and have none."""
     _doubt: Doubt = NO_DOUBT
+    _behind: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Routers for which this node was the last choice, by its tables."""
     _guarding: asyncio.Lock = field(default_factory=asyncio.Lock)
     """The pass and the look come at any time: the second goes by what the first has left."""
 
@@ -210,18 +212,21 @@ class Guard:
             if self._throttle.allows(error, time.monotonic()):
                 _log.warning("new connections may go to and fro while tables differ", extra={"error": error})
 
-    def told(self, wish: Configure, before: Iterable[RouterConfig], incomplete: frozenset[IPAddress]) -> None:
-        """The election got another wish. Say of which routers this node can no longer be Active, and why."""
+    def told(self, wish: Configure, before: Iterable[RouterConfig], behind: Mapping[str, tuple[str, ...]]) -> None:
+        """The election got another wish. Say of which routers this node can no longer be Active, or only when nobody
+        else can, and why. ``behind``: of ``core.eligible``."""
         were = {router.name: router.ready for router in before}
         for router in wish.routers:
-            if not router.ready and were.get(router.name, True):
-                missing = sorted(a for a in router.addresses if ip_interface(a).ip in incomplete)
+            ready, was, late = router.ready, were.get(router.name, True), self._behind.get(router.name)
+            if (was and not ready) or (ready and router.name in behind and (late is None or not was)):
+                also = " while another director can" if ready else ""
                 _log.warning(
-                    "this node cannot be Active: its tables are not as wanted",
-                    extra={"router": router.name, "addresses": ", ".join(missing or router.addresses)},
+                    f"this node cannot be Active{also}: its tables are not as wanted",
+                    extra={"router": router.name, "addresses": ", ".join(behind.get(router.name, router.addresses))},
                 )
-            elif router.ready and not were.get(router.name, True):
+            elif ready and router.name not in behind and (late is not None or not was):
                 _log.info("this node can be Active again", extra={"router": router.name})
+        self._behind = behind
 
     def judge(self, now: float) -> bool:
         """Say what is new, and what is over. True when there is any of it."""

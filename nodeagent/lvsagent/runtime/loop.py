@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from lvsagent import ipc
 from lvsagent.core import agent as decide
+from lvsagent.core import eligible
 from lvsagent.core.diff import Difference, Op, Owned, diff
 from lvsagent.core.doubt import Doubts
 from lvsagent.core.drains import Drains
@@ -349,6 +350,8 @@ class Loop:
         self._serving = self._serving or (self._known and bool(complete or not want.services))
         about = decide.About(node=self.view.node, serving=self._serving, nodes=self._peers, healthy=self._healthy)
         previous = claims.wish or ()
+        behind = eligible.behind(routers, incomplete, claims.active, previous)
+        routers = eligible.last_choice(routers, behind)
         self._stood = frozenset((self._stood | self.have.services.keys()) & want.services.keys())
         offered = decide.offered(routers, complete, decide.standing(want, self.have, self._stood), before)
         others = {peer.name for peer in self._peers} - {self.view.node}
@@ -360,7 +363,7 @@ class Loop:
         if wish is not None:
             self.election.configure(wish)
             if self.guard is not None and not aside:
-                self.guard.told(wish, previous, incomplete)
+                self.guard.told(wish, previous, behind)
             ready = sum(router.ready for router in wish.routers)
             _log.info(
                 "the election was told",
