@@ -1,6 +1,6 @@
 """A kernel in memory: ``core.diff.apply`` is its model, and it can be told to fail."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
 
@@ -9,7 +9,7 @@ from lvsagent.core.diff import AddService, IpvsOp, Op
 from lvsagent.core.failure import OperationFailed, Reason
 from lvsagent.core.loops import LoopGuard, Standing
 from lvsagent.core.model import apply
-from lvsagent.core.state import Interface, KernelState, NodeFacts, ServiceKey
+from lvsagent.core.state import Interface, KernelState, NodeFacts, Service, ServiceKey
 from lvsagent.core.sysctl import REQUIRED
 from lvsagent.core.traffic import Readings
 
@@ -31,13 +31,18 @@ class FakeKernel:
     idle: frozenset[ServiceKey] = frozenset()
     readings: Readings = field(default_factory=dict)
 
-    def read(self) -> KernelState:
+    def read(self, wanted: Collection[ServiceKey] | None = None) -> KernelState:
         if self.broken:
             raise self.broken
         return self.state
 
     def readback(self, ops: Sequence[Op], before: KernelState) -> KernelState:
         return self.read()
+
+    def reread(
+        self, keys: Collection[ServiceKey], before: Mapping[ServiceKey, Service]
+    ) -> Mapping[ServiceKey, Service]:
+        return self.read().services
 
     def facts(self) -> NodeFacts:
         eth0 = Interface(

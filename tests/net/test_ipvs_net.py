@@ -356,6 +356,24 @@ def test_a_dump_that_leaves_out_a_service_is_not_believed(
     assert {at[0] for at in kernel.readings} == truth.services.keys()
 
 
+def test_a_dump_that_leaves_out_a_service_that_is_asked_for_is_not_believed(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(kernel, EVERYTHING)
+    named = {key for key in EVERYTHING.services if not key.mark}
+    truth, dump = kernel.read(named), kernel.ipvs._netlink.dump
+    assert truth.services == EVERYTHING.services
+    for place in range(len(truth.services)):
+
+        def leave_out(message: Message, place: int = place) -> list[bytes]:
+            found = dump(message)
+            return found[:place] + found[place + 1 :] if message.body[0] == GET_SERVICE else found
+
+        monkeypatch.setattr(kernel.ipvs._netlink, "dump", leave_out)
+        assert kernel.read(named).services == truth.services
+        assert {at[0] for at in kernel.readings} == truth.services.keys()
+
+
 def test_reading_and_an_unchanged_pass_leave_the_kernel_alone(kernel: Kernel) -> None:
     make(kernel, EVERYTHING)
     before = command("ipvsadm", "-Sn")

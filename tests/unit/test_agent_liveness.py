@@ -143,7 +143,7 @@ def test_a_source_that_knows_everything_while_a_pass_runs_counts_for_the_next_on
         rig.source.synced = False
         read = rig.kernel.read
 
-        def slow() -> KernelState:
+        def slow(wanted: object = None) -> KernelState:
             rig.source.synced = True
             return read()
 

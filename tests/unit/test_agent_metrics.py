@@ -1,6 +1,7 @@
 """The agent's metrics: the agreed names, and no series of what is gone."""
 
 import time
+from ipaddress import ip_address
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -9,9 +10,10 @@ from lvsagent import ipc
 from lvsagent.adapters.metrics import AgentCollector
 from lvsagent.adapters.reflector import Health
 from lvsagent.core.guard import NodeFinding, NodeReadings, Thing
+from lvsagent.core.traffic import Now
 from lvsagent.runtime.view import HEARTBEAT_SECONDS, View
 from lvsagent.vrrp.packet import DropReason
-from lvsapi.model import Resolved
+from lvsapi.model import Protocol, Resolved
 from lvsapi.resolve import resolve
 from tests.gen import assignment, endpoint, endpoint_slice, snapshot, virtual_service
 
@@ -88,9 +90,12 @@ def full() -> View:
     view.programming.observe(0.004)
     view.programming.observe(100.0)
     view.exchanged["told"], view.exchange_dropped["auth_hmac"], view.exchange_errors = 5, 6, 1
+    place = (ip_address("192.168.139.123"), Protocol.TCP, 80)
+    for number, (active, inactive) in enumerate(((1, 4), (2, 0))):
+        view.traffic.backends[place, (ip_address(number), 80)] = Now(active=active, inactive=inactive)
     view.repairs[Thing.SERVICE] = 3
     view.node_findings = {NodeFinding.TABLES_CONTESTED: "by somebody"}
-    view.node_readings = NodeReadings(entries=7, limit=8, active=3, inactive=4)
+    view.node_readings = NodeReadings(entries=7, limit=8)
     return view
 
 

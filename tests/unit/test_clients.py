@@ -114,7 +114,7 @@ class FakeGlance:
         self.made: list[ClientPaths] = []
         self.numbers: Iterator[int | Exception] = iter(())
 
-    def look(self) -> int:
+    def look(self, services: object) -> int:
         found = next(self.numbers, 0)
         if isinstance(found, Exception):
             raise found

@@ -13,7 +13,7 @@ import pytest
 
 from lvsagent.adapters.clients import Made
 from lvsagent.adapters.culprits import culprit
-from lvsagent.adapters.glance import SVC_STATS, count_connections, without_counters
+from lvsagent.adapters.glance import SVC_STATS, without_counters
 from lvsagent.adapters.netlink import attribute
 from lvsagent.core.clients import ClientPaths
 from lvsagent.core.diff import AddLoopback, Owned
@@ -137,7 +137,7 @@ class FakeGlance:
     closed: bool = False
     paths: ClientPaths | None = None
 
-    def look(self) -> int:
+    def look(self, services: object) -> int:
         return hash((frozenset(self.kernel.read().services), self.kernel.read().loopback))
 
     def inspect(self, remote: object) -> NodeReadings:
@@ -242,16 +242,3 @@ def test_keepalived_is_named_where_processes_can_be_seen(tmp_path: Path) -> None
     found = culprit(("eth0",), 1, tmp_path)
     assert found is not None
     assert "virtual_server" in found.remedy
-
-
-def test_connections_are_the_last_two_columns_of_the_kernels_table() -> None:
-    table = """IP Virtual Server version 1.2.1 (size=4096)
-Prot LocalAddress:Port Scheduler Flags
-  -> RemoteAddress:Port Forward Weight ActiveConn InActConn
-TCP  C0A88B7B:0050 mh (mh-fallback,mh-port)
-  -> 0AF40102:1F90      Route   1      12         345
-TCP  [fd00:0000:0000:0000:0000:0000:0000:0200]:0050 rr
-  -> [fd00:0000:0000:0000:0000:0000:0000:0021]:0050      Masq    0      1          2
-"""
-    assert count_connections(table) == (13, 347)
-    assert count_connections("") == (0, 0)

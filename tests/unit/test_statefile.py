@@ -49,6 +49,22 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert sorted(path.name for path in files.folder.iterdir()) == [OWNED, SNAPSHOT]
 
 
+def test_the_record_is_written_when_it_is_another_one_also_by_the_place_of_a_firewall_mark(tmp_path: Path) -> None:
+    files = StateFiles(tmp_path)
+
+    def written(owned: Owned) -> bool:
+        (files.folder / OWNED).unlink(missing_ok=True)
+        files.save_owned(owned)
+        return (files.folder / OWNED).exists()
+
+    here, there = (ServiceKey(ip_address(f"10.0.0.{number}"), None, 0, 7) for number in (1, 2))
+    assert written(Owned(services=frozenset({here})))
+    assert not written(Owned(services=frozenset({here})))
+    assert written(Owned(services=frozenset({there})))
+    assert not written(Owned(services=frozenset({there})))
+    assert written(Owned())
+
+
 def test_the_record_of_an_older_agent_is_read(tmp_path: Path) -> None:
     files = StateFiles(tmp_path)
     files._store(OWNED, '{"services": [["10.0.0.1", "TCP", 80]], "loopback": ["10.0.0.1"]}')

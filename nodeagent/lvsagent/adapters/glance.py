@@ -1,33 +1,34 @@
 """A look at what may have been changed by others, far cheaper than reading everything: has anything moved since?
 
-IPVS tells nobody when it is changed. A dump of the services alone, compared as octets without its counters, costs a
-fraction of a read with destinations (*measured* in a guest kernel with 1,000 services of 10 destinations:
-``docs/faults.md``), so it can be repeated every half second. What it does not see (a destination) is found by the full
-read that comes every few seconds. Blocking; owned by the worker thread.
+IPVS tells nobody when it is changed. Our services alone, compared as octets without their counters, cost a fraction of
+a read with destinations (*measured* in a guest kernel with 1,000 services of 10 destinations: ``docs/faults.md``), so
+that can be repeated every half second. Those of others do not count: kube-proxy in IPVS mode changes its own all the
+time. What a look does not see (a destination) is found by the full read that comes every few seconds. Blocking; owned
+by the worker thread.
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from lvsagent.adapters.addresses import Addresses
 from lvsagent.adapters.clients import Clients, Made
 from lvsagent.adapters.ipvs import CTRL_ATTR_FAMILY_ID, CTRL_ATTR_FAMILY_NAME, CTRL_CMD_GETFAMILY, GENERIC, GENL_ID_CTRL
-from lvsagent.adapters.ipvswire import GET_DAEMON, GET_SERVICE
-from lvsagent.adapters.netlink import ATTRIBUTE, TYPE_MASK, Message, Netlink, attribute, parse_attributes
+from lvsagent.adapters.ipvswire import CMD_SERVICE, GET_DAEMON, GET_SERVICE, HEADS, Names, encode_key
+from lvsagent.adapters.netlink import ATTRIBUTE, NESTED, TYPE_MASK, Message, Netlink, attribute, parse_attributes
 from lvsagent.adapters.nftables import Marks
 from lvsagent.adapters.procfs import Originals, Sysctls
 from lvsagent.core.clients import ClientPaths
 from lvsagent.core.guard import NodeReadings
+from lvsagent.core.state import ServiceKey
 from lvsagent.core.sysctl import CONF, REQUIRED, effective
 from lvsapi.model import IPAddress
 
 SVC_STATS = 10
 """include/uapi/linux/ip_vs.h IPVS_SVC_ATTR_STATS: what follows it are counters."""
 CONNTRACK = ("net/netfilter/nf_conntrack_count", "net/netfilter/nf_conntrack_max")
-TABLE = Path("/proc/thread-self/net/ip_vs")
-HEADS = 8
-"""Octets before a service's attributes: the generic netlink header and that of the nest."""
+FEW = 50
+"""Services that are asked for one by one: 50 cost what a list of 500 does."""
 
 
 class Glance:
@@ -36,6 +37,9 @@ class Glance:
     def __init__(self, proc_sys: Path, state_dir: Path) -> None:
         self._sysctls = Sysctls(proc_sys)
         self._clients: Clients | None = None
+        self._keys: Collection[ServiceKey] = ()
+        self._names = Names((), ())
+        self._questions: tuple[Message, ...] = ()
         self._originals = Originals(state_dir)
         self._marks = Marks()
         self._netlink = Netlink(GENERIC)
@@ -54,16 +58,28 @@ class Glance:
         if self._clients is not None:
             self._clients.close()
 
-    def look(self) -> int:
-        """A number that is the same while services, firewall marks, sync daemons, addresses on ``lo`` and settings are.
-        Raises OSError."""
-        services, daemons = (
-            self._netlink.dump(Message(self._family, 0, struct.pack("=BBH", command, 1, 0)))
-            for command in (GET_SERVICE, GET_DAEMON)
-        )
+    def look(self, services: Collection[ServiceKey]) -> int:
+        """A number that is the same while these services, firewall marks, sync daemons, addresses on ``lo`` and
+        settings are. Raises OSError."""
+        daemons = self._netlink.dump(self._message(GET_DAEMON))
         settings = tuple(self._sysctls.read(REQUIRED).values())
         others = (self._marks.rules(), frozenset(daemons), self._addresses.loopback(), settings)
-        return hash((without_counters(services), others))
+        return hash((without_counters(self._services(services)), others))
+
+    def _services(self, keys: Collection[ServiceKey]) -> Iterable[bytes]:
+        """The answers about these. A few are asked for by name, as a list of all grows with what others have."""
+        if keys is not self._keys:
+            self._keys, self._names = keys, Names(keys, ())
+            self._questions = tuple(
+                self._message(GET_SERVICE, attribute(CMD_SERVICE | NESTED, encode_key(key)))
+                for key in (keys if len(keys) <= FEW else ())
+            )
+        if len(keys) <= FEW:
+            return [answer for answer in self._netlink.requests(self._questions) if answer is not None]
+        return [answer for answer in self._netlink.dump(self._message(GET_SERVICE)) if answer in self._names]
+
+    def _message(self, command: int, body: bytes = b"") -> Message:
+        return Message(self._family, 0, struct.pack("=BBH", command, 1, 0) + body)
 
     def inspect(self, remote: Iterable[IPAddress]) -> NodeReadings:
         """What is not ours to change. ``remote``: pods of other nodes, one of each node. Raises OSError."""
@@ -72,13 +88,10 @@ class Glance:
         names = {link.name for link in self._addresses.links() if link.index in ways}
         filters = self._sysctls.read(f"{CONF}/{name}/rp_filter" for name in ("all", *names))
         entries, limit = (int(value or 0) for value in self._sysctls.read(CONNTRACK).values())
-        active, inactive = count_connections(TABLE.read_text()) if TABLE.exists() else (0, 0)
         return NodeReadings(
             reverse_path={name: effective(filters, name, "rp_filter") for name in names},
             entries=entries,
             limit=limit,
-            active=active,
-            inactive=inactive,
         )
 
     def make(self, paths: ClientPaths) -> Made:
@@ -86,13 +99,6 @@ class Glance:
         if self._clients is None:
             self._clients = Clients(self._sysctls, self._originals)
         return self._clients.make(paths)
-
-
-def count_connections(table: str) -> tuple[int, int]:
-    """Active and inactive ones of every destination in /proc/net/ip_vs, where they are the last two columns."""
-    lines = (line.split() for line in table.splitlines() if line.startswith("  ->") and not line.endswith("InActConn"))
-    counts = [(int(words[-2]), int(words[-1])) for words in lines]
-    return sum(active for active, _ in counts), sum(inactive for _, inactive in counts)
 
 
 def without_counters(services: Iterable[bytes]) -> frozenset[bytes]:

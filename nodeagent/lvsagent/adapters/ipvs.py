@@ -6,7 +6,7 @@ Never flushes, never deletes what it is not told to delete. One thread.
 import errno
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from lvsagent.adapters.ipvswire import (
@@ -16,6 +16,7 @@ from lvsagent.adapters.ipvswire import (
     GET_DAEMON,
     GET_DEST,
     GET_SERVICE,
+    Names,
     decode_daemon,
     decode_destination,
     decode_service,
@@ -46,10 +47,14 @@ from lvsagent.core.diff import (
     SyncOp,
 )
 from lvsagent.core.failure import OperationFailed, Reason
+from lvsagent.core.loops import OUR_MARKS
+from lvsagent.core.plan import MARKS
 from lvsagent.core.state import Service, ServiceKey, SyncDaemon
 from lvsagent.core.traffic import Backend, Reading, Readings
 
 GENERIC = 16
+CONCERN = (MARKS, OUR_MARKS)
+"""Services with such a firewall mark are ours, or in our way."""
 GENL_ID_CTRL, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_ID, CTRL_ATTR_FAMILY_NAME = 16, 3, 1, 2
 
 
@@ -72,6 +77,8 @@ class Ipvs:
     def __init__(self) -> None:
         self.readings: Readings = {}
         """What was counted, by the last ``read``."""
+        self._marked: frozenset[ServiceKey] = frozenset()
+        """Found by it."""
         self._netlink = Netlink(GENERIC)
         try:
             self._family = _family(self._netlink)
@@ -96,29 +103,36 @@ class Ipvs:
         failed = self._netlink.batch(messages)
         return tuple(_failure(origin[index], code) for index, code in sorted(failed.items()))
 
-    def read(self) -> dict[ServiceKey, Service]:
-        """Every service, foreign ones included; those of protocols that we do not know are left out. A marked service
-        shows the unspecified address: the kernel does not know better."""
+    def read(self, wanted: Collection[ServiceKey] | None = None) -> dict[ServiceKey, Service]:
+        """Of these, and those with our firewall marks, what there is; None: every service, foreign ones included, but
+        those of protocols that we do not know. A marked service shows the unspecified address: the kernel does not know
+        better. Of foreign services only the list is read, and that not taken apart.
+
+        A dump goes on by counting, and while a kernel that was given many services moves them to a larger table it
+        leaves some out without a word (*measured* with Linux 7.2: one of 1,000 in one of 50 dumps right after them). So
+        what is missing is asked for by name, or by a second dump where no names are known.
+        """
         found: dict[ServiceKey, Service] = {}
         readings: dict[tuple[ServiceKey, Backend | None], Reading] = {}
-        for attributes in self._dump(GET_SERVICE, b"", CMD_SERVICE):
-            service = decode_service(attributes)
-            if service:
-                readings[service.key, None] = service_reading(attributes)
-                found[service.key] = self._complete(service, readings)
-        for key in found.keys() ^ self._keys():
+        names = None if wanted is None else Names(wanted, CONCERN)
+        for answer in self._answers(GET_SERVICE):
+            if names is None or answer in names:
+                attributes = _attributes(answer, CMD_SERVICE)
+                service = decode_service(attributes)
+                if service:
+                    readings[service.key, None] = service_reading(attributes)
+                    found[service.key] = self._complete(service, readings)
+        for key in found.keys() ^ self._keys() if wanted is None else {*wanted, *self._marked} - found.keys():
             one = self._one(key, readings)
             if one is None:
                 found.pop(key, None)
             else:
                 found[key] = one
-        self.readings = readings
+        self.readings, self._marked = readings, frozenset(key for key in found if key.mark)
         return found
 
     def _keys(self) -> set[ServiceKey]:
-        """A dump goes on by counting, and while a kernel that was given many services moves them to a larger table it
-        leaves some out without a word (*measured* with Linux 7.2: one of 1,000 in one of 50 dumps right after them)."""
-        services = map(decode_service, self._dump(GET_SERVICE, b"", CMD_SERVICE))
+        services = (decode_service(_attributes(answer, CMD_SERVICE)) for answer in self._answers(GET_SERVICE))
         return {service.key for service in services if service}
 
     def read_service(self, key: ServiceKey) -> Service | None:
@@ -159,14 +173,21 @@ class Ipvs:
         return replace(service, destinations=tuple(reversed(found)))
 
     def _dump(self, command: int, body: bytes, kind: int) -> Iterable[Attributes]:
+        return (_attributes(answer, kind) for answer in self._answers(command, body))
+
+    def _answers(self, command: int, body: bytes = b"") -> Sequence[bytes]:
         try:
-            answers = self._netlink.dump(self._message(command, body))
+            return self._netlink.dump(self._message(command, body))
         except NetlinkError as error:
             raise _unavailable(error) from error
-        return (parse_attributes(parse_attributes(answer[4:]).get(kind, b"")) for answer in answers)
 
     def _message(self, command: int, body: bytes) -> Message:
         return Message(self._family, 0, struct.pack("=BBH", command, 1, 0) + body)
+
+
+def _attributes(answer: bytes, kind: int) -> Attributes:
+    """Of what an answer is about."""
+    return parse_attributes(parse_attributes(answer[4:]).get(kind, b""))
 
 
 def _unavailable(error: NetlinkError) -> IpvsUnavailable:

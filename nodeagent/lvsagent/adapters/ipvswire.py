@@ -3,6 +3,7 @@
 import socket
 import struct
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
@@ -68,6 +69,30 @@ def encode_key(key: ServiceKey) -> bytes:
         + attribute(SVC_ADDR, key.address.packed.ljust(16, b"\0"))
         + attribute(SVC_PORT, struct.pack("!H", key.port))
     )
+
+
+HEADS = 8
+"""Octets before a service's attributes in an answer: the generic netlink header and that of the nest."""
+FWMARK = struct.pack("=H", SVC_FWMARK)
+MARKED, NAMED = 16, 44
+"""Octets of the attributes that name a service, with a firewall mark and without."""
+
+
+class Names:
+    """Knows answers of a dump that concern us by the attributes with which they begin (net/netfilter/ipvs/ip_vs_ctl.c
+    ip_vs_genl_fill_service), without taking them apart: thousands may be somebody else's."""
+
+    def __init__(self, keys: Iterable[ServiceKey], marks: Sequence[range]) -> None:
+        """``marks``: every service with such a firewall mark concerns us."""
+        self._names = frozenset(map(encode_key, keys))
+        self._marks = marks
+
+    def __contains__(self, answer: bytes) -> bool:
+        if answer[HEADS + 10 : HEADS + 12] != FWMARK:
+            return answer[HEADS : HEADS + NAMED] in self._names
+        name = answer[HEADS : HEADS + MARKED]
+        (mark,) = struct.unpack_from("=I", name, 12)
+        return any(mark in marks for marks in self._marks) or name in self._names
 
 
 def _service_body(key: ServiceKey, scheduler: str, flags: int, persistent: Persistent | None) -> bytes:

@@ -1,6 +1,6 @@
 """The node's kernel as one object: read it, apply operations, read back. Blocking; owned by one worker thread."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -60,9 +60,10 @@ class Kernel:
         if self._loops is not None:
             self._loops.close()
 
-    def read(self) -> KernelState:
-        """Everything that can concern us, foreign things included."""
-        found = self.ipvs.read()  # first: it says best what is missing
+    def read(self, wanted: Collection[ServiceKey] | None = None) -> KernelState:
+        """Everything that can concern us, foreign things included. ``wanted``: of services these, and those with
+        firewall marks of ours; None: all."""
+        found = self.ipvs.read(wanted)  # first: it says best what is missing
         marks, refusals = self.marks.rules()
         named = {(mark.address.version, mark.value): mark for mark in marks}
         services: dict[ServiceKey, Service] = {}
@@ -88,14 +89,9 @@ class Kernel:
 
     def readback(self, ops: Sequence[Op], before: KernelState) -> KernelState:
         """``before`` with what the operations touched read again: the cost is that of the change, not of the table."""
-        services: dict[ServiceKey, Service] = dict(before.services)
         loopback, sysctls = before.loopback, before.sysctls
         rules = before.marks, before.refusals
-        for key in {op.service: None for op in ops if isinstance(op, IpvsOp)}:
-            service = self.ipvs.read_service(key)
-            services.pop(key, None)
-            if service:
-                services[key] = service
+        services = self.reread({op.service: None for op in ops if isinstance(op, IpvsOp)}, before.services)
         if any(isinstance(op, AddLoopback | DeleteLoopback) for op in ops):
             loopback = self.addresses.loopback()
         if any(isinstance(op, SetSysctl) for op in ops):
@@ -110,6 +106,16 @@ class Kernel:
             refusals=rules[1],
             daemons=self.ipvs.daemons() if any(isinstance(op, SyncOp) for op in ops) else before.daemons,
         )
+
+    def reread(self, keys: Iterable[ServiceKey], before: Mapping[ServiceKey, Service]) -> Mapping[ServiceKey, Service]:
+        """``before`` with these services read again."""
+        services = dict(before)
+        for key in keys:
+            services.pop(key, None)
+            service = self.ipvs.read_service(key)
+            if service:
+                services[key] = service
+        return services
 
     def facts(self) -> NodeFacts:
         """Interfaces, addresses, default routes."""
@@ -140,15 +146,8 @@ class Kernel:
         ops = steps(wish, there)
         failures = self.apply(ops)
         touched = {op.service for op in ops if isinstance(op, IpvsOp)}
-        after = dict(there)
-        if len(touched) > MANY_SERVICES:
-            after = dict(ours(self.ipvs.read().values()))
-        else:
-            for key in touched:
-                after.pop(key, None)
-                service = self.ipvs.read_service(key)
-                if service:
-                    after[key] = service
+        many = len(touched) > MANY_SERVICES
+        after = ours(self.ipvs.read(touched).values()) if many else self.reread(touched, there)
         written, refused = self._loops.mark(wish)
         errors = (*(failure.message for failure in failures), *refused)
         return Guarded(changes=len(ops) + written, errors=errors, there=after, idle=_idle(after))

@@ -301,11 +301,12 @@ class AgentCollector(Collector):
         limit.add_metric([], readings.limit)
         connections = GaugeMetricFamily(
             "lvs_ipvs_connections",
-            "Connections of IPVS: active ones open or are established, inactive ones close.",
+            "Connections of our IPVS services: active ones open or are established, inactive ones close.",
             labels=["state"],
         )
-        connections.add_metric(["active"], readings.active)
-        connections.add_metric(["inactive"], readings.inactive)
+        backends = self._view.traffic.backends.values()
+        connections.add_metric(["active"], sum(now.active for now in backends))
+        connections.add_metric(["inactive"], sum(now.inactive for now in backends))
         yield from (repairs, found, hashes, entries, limit, connections)
 
     def _api(self) -> Iterator[Metric]:

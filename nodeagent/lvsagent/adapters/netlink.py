@@ -26,6 +26,8 @@ DATAGRAM_RECEIVED = 1 << 17
 """The kernel fills at most 32 KiB, or an answer as large as one message of ours."""
 RECEIVE_BUFFER = 4 << 20
 """Failures of one datagram (36 octets each, truesize about 700) must fit, or the kernel answers ENOBUFS."""
+ANSWERS = 100
+"""Asked for in one datagram: each is a datagram of its own, which must wait in the buffer."""
 SEND_BUFFER = 1 << 20
 """A transaction is one datagram: 256 firewall marks of each family are about 250 kB."""
 HEADER = struct.Struct("=IHHII")
@@ -188,6 +190,29 @@ class Netlink:
                     code = -struct.unpack_from("=i", payload)[0]
                     raise NetlinkError(code, os.strerror(code))
                 return payload
+
+    def requests(self, messages: Sequence[Message]) -> list[bytes | None]:
+        """The payload of each one's single answer; None for one that was refused. Raises NetlinkError when the kernel
+        does not answer."""
+        found: list[bytes | None] = []
+        for start in range(0, len(messages), ANSWERS):
+            found += self._requests(messages[start : start + ANSWERS])
+        return found
+
+    def _requests(self, messages: Sequence[Message]) -> list[bytes | None]:
+        first = self._sequence + 1
+        self._sequence += len(messages)
+        parts = []
+        for number, message in enumerate(messages, first):
+            body = message.body + bytes(-len(message.body) % 4)
+            parts.append(HEADER.pack(16 + len(body), message.type, message.flags | NLM_F_REQUEST, number, 0) + body)
+        self._send(b"".join(parts))
+        found: dict[int, bytes | None] = {}
+        while len(found) < len(messages):
+            for kind, number, _, payload in self._receive():
+                if first <= number <= self._sequence:
+                    found[number] = None if kind == NLMSG_ERROR else payload
+        return [found[number] for number in range(first, self._sequence + 1)]
 
     def dump(self, message: Message) -> list[bytes]:
         """The payloads of a dump, again when it was interrupted by a change. Raises NetlinkError."""

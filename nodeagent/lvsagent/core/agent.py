@@ -64,6 +64,12 @@ def address_of(with_prefix: str) -> IPAddress:
 # -- tables ----------------------------------------------------------------------------------------------------------
 
 
+def places(resolved: Resolved) -> frozenset[ServiceKey]:
+    """Of the IPVS services that the objects may ask for, but for those with firewall marks."""
+    servers = resolved.servers
+    return frozenset(ServiceKey(s.address, s.protocol, s.port) for s in servers if s.protocol is not None)
+
+
 def unfinished(ops: Iterable[Op], conflicts: Iterable[Conflict], want: KernelState) -> frozenset[IPAddress]:
     """Addresses of the wish whose tables are not complete, given what is still to be done."""
     found = {conflict.key.address for conflict in conflicts}

@@ -68,9 +68,6 @@ class NodeReadings:
     entries: int = 0
     limit: int = 0
     """Of conntrack; 0: it is not there."""
-    active: int = 0
-    inactive: int = 0
-    """Connections of IPVS, of all services. The kernel counts those that only began as active, too."""
 
     @property
     def fill(self) -> float:

@@ -3,9 +3,14 @@
 import json
 import logging
 import sys
+from collections.abc import Collection
 from typing import Any, Literal, TextIO
 
+from lvsapi.model import Problem
+
 Format = Literal["text", "json"]
+MOST_LINES = 10
+"""About problems of one kind at once."""
 
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
 
@@ -82,3 +87,14 @@ def _utc(seconds: float | None) -> Any:
 def _quoted(value: object) -> str:
     text = str(value)
     return json.dumps(text) if text == "" or any(c in text for c in ' "=\n\t') else text
+
+
+def name_problems(log: logging.Logger, problems: Collection[Problem]) -> None:
+    """Log what is new, a screenful at most: one cause can touch every object."""
+    for problem in sorted(problems, key=lambda problem: (problem.key, problem.message))[:MOST_LINES]:
+        log.warning(
+            "an object is not wholly served",
+            extra={"object": problem.key, "reason": problem.reason, "error": problem.message},
+        )
+    if len(problems) > MOST_LINES:
+        log.warning("more objects are not wholly served", extra={"number": len(problems) - MOST_LINES})

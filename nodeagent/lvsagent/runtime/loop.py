@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lvsagent import ipc
@@ -20,7 +20,7 @@ from lvsagent.core.plan import CONDITION, plan
 from lvsagent.core.state import KernelState, NodeFacts, ServiceKey
 from lvsagent.runtime.guard import Guard
 from lvsagent.runtime.health import Keeper
-from lvsagent.runtime.logs import Throttle
+from lvsagent.runtime.logs import Throttle, name_problems
 from lvsagent.runtime.ports import Election, Source
 from lvsagent.runtime.view import View
 from lvsagent.runtime.worker import Worker
@@ -40,7 +40,6 @@ RETRY_SECONDS = 1.0
 ELECTION_GRACE_SECONDS = 3.0
 """An election that does not answer for so long is dead, and its addresses with it."""
 UNSUPPORTED = Reason.KERNEL_UNSUPPORTED
-MOST_LINES = 10
 
 _log = logging.getLogger(__name__)
 
@@ -86,6 +85,8 @@ class Loop:
     _drains: Drains = field(default_factory=Drains)
     _neighbors: Neighbors = field(default_factory=Neighbors)
     _peers: tuple[ipc.PeerNode, ...] = ()
+    _places: frozenset[ServiceKey] = frozenset()
+    """Where services of ours stand, but for those with firewall marks, which are known by these."""
     _adopted: bool | None = None
     """Tables of ours stood before this process did; None: the kernel was not read yet."""
     _known: bool = False
@@ -200,12 +201,12 @@ class Loop:
             self._lost = None
             self.view.claims.lost()
         synced, snapshot = self.source.synced, self.source.snapshot()
+        if snapshot is not None:
+            self._resolve(snapshot)
         if not await self._read(now) or snapshot is None or self.have is None or self.facts is None:
             if snapshot is not None:
-                self._resolve(snapshot)
                 self.passed(snapshot)
             return
-        self._resolve(snapshot)
         standing = self.owned.services | (self.have.services.keys() if self.adopt else frozenset())
         if self._adopted is None:
             self._adopted = bool(self.owned.services & self.have.services.keys())
@@ -239,13 +240,15 @@ class Loop:
 
     async def _read(self, now: float) -> bool:
         """Read the kernel when it is time. False when it cannot be used."""
-        if self.have is not None and now < self._next_read and (self._retry is None or now < self._retry):
-            return True
-        self._retry = None
-        self._next_read = now + POLL_SECONDS
+        due = self.have is None or now >= self._next_read or (self._retry is not None and now >= self._retry)
         before = self.have
         try:
-            self.have, self.facts = await self.worker.read()
+            if self.have is not None and not due:
+                self.have = await self.worker.ask(self._places, self.have)
+                return True
+            self._retry = None
+            self._next_read = now + POLL_SECONDS
+            self.have, self.facts = await self.worker.read(self._places | self.owned.services)
         except OSError as error:
             self.have = None
             self._refused(error)
@@ -283,9 +286,10 @@ class Loop:
         snapshot = nodes_alone(snapshot)
         resolved = resolve(snapshot)
         found = (*problems, *resolved.problems)
-        _name(set(found) - set(self.view.resolved.problems))
+        name_problems(_log, set(found) - set(self.view.resolved.problems))
         self.view.resolved = Resolved(servers=resolved.servers, routers=resolved.routers, problems=found)
         self._peers = peers(snapshot, resolved)
+        self._places = decide.places(resolved)
 
     @property
     def _healthy(self) -> int:
@@ -378,20 +382,9 @@ class Loop:
             _log.error("a service of somebody else is in the way", extra={"error": conflict})
         self._conflicts = conflicts
         fresh = (*planned, *decide.problems_of_pass(self.view.resolved, difference.conflicts, failures))
-        _name(set(planned) - set(self.view.problems))
+        name_problems(_log, set(planned) - set(self.view.problems))
         self.view.problems = fresh
         self.view.in_place = not failures
-
-
-def _name(problems: Collection[Problem]) -> None:
-    """Log what is new, a screenful at most: one cause can touch every object."""
-    for problem in sorted(problems, key=lambda problem: (problem.key, problem.message))[:MOST_LINES]:
-        _log.warning(
-            "an object is not wholly served",
-            extra={"object": problem.key, "reason": problem.reason, "error": problem.message},
-        )
-    if len(problems) > MOST_LINES:
-        _log.warning("more objects are not wholly served", extra={"number": len(problems) - MOST_LINES})
 
 
 def _operation(op: Op) -> str:

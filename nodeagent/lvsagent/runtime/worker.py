@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from lvsagent.adapters.clients import Made
@@ -16,11 +16,13 @@ from lvsagent.core.clients import ClientPaths
 from lvsagent.core.diff import IpvsOp, Op, Owned
 from lvsagent.core.failure import OperationFailed
 from lvsagent.core.guard import Culprit, NodeReadings
-from lvsagent.core.loops import LoopGuard, Standing
-from lvsagent.core.state import KernelState, NodeFacts
+from lvsagent.core.loops import OUR_MARKS, LoopGuard, Standing
+from lvsagent.core.state import KernelState, NodeFacts, Service, ServiceKey
 from lvsagent.core.traffic import Readings
 from lvsapi.model import IPAddress
 
+MOVED = -1
+"""Seen where nothing is seen like it: hash() never says so."""
 T = TypeVar("T")
 
 
@@ -29,7 +31,8 @@ class KernelPort(Protocol):
 
     @property
     def readings(self) -> Readings: ...
-    def read(self) -> KernelState: ...
+    def read(self, wanted: Collection[ServiceKey]) -> KernelState: ...
+    def reread(self, keys: Collection[ServiceKey], before: Mapping[ServiceKey, Service]) -> Standing: ...
     def readback(self, ops: Sequence[Op], before: KernelState) -> KernelState: ...
     def facts(self) -> NodeFacts: ...
     def guard_loops(self, wish: LoopGuard, there: Standing) -> Guarded: ...
@@ -40,7 +43,7 @@ class KernelPort(Protocol):
 class GlancePort(Protocol):
     """What the guard needs of ``adapters.glance.Glance``."""
 
-    def look(self) -> int: ...
+    def look(self, services: Collection[ServiceKey]) -> int: ...
     def inspect(self, remote: Sequence[IPAddress]) -> NodeReadings: ...
     def make(self, paths: ClientPaths) -> Made: ...
     def close(self) -> None: ...
@@ -73,23 +76,55 @@ class Worker:
         self._glance: GlancePort | None = None
         self._seen: int | None = None
         """As the kernel looked before we last read it."""
+        self._asked: frozenset[ServiceKey] = frozenset()
+        """Services that concern us: what is known of the kernel is known of these."""
+        self._beside: frozenset[ServiceKey] = frozenset()
+        """And of these: they have firewall marks of ours."""
+        self._looked: frozenset[ServiceKey] = frozenset()
+        """All of them."""
         self.readings: Readings = {}
         """What IPVS had counted when everything was read last."""
         self._files = files
         self._kernel: KernelPort | None = None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="kernel")
 
-    async def read(self) -> tuple[KernelState, NodeFacts]:
-        """Everything. Raises OSError (IpvsUnavailable is one)."""
+    async def read(self, services: frozenset[ServiceKey]) -> tuple[KernelState, NodeFacts]:
+        """Everything that concerns us, of services these. Raises OSError (IpvsUnavailable is one)."""
 
         def work(kernel: KernelPort) -> tuple[KernelState, NodeFacts]:
             # First: what changes while we read is seen by the next look.
+            self._concern(services, self._beside)
             self._seen = self._look()
-            state, facts = kernel.read(), kernel.facts()
+            state, facts = kernel.read(services), kernel.facts()
             self.readings = kernel.readings
+            if self._concern(services, frozenset(key for key in state.services if key.mark)):
+                self._seen = self._look()
             return state, facts
 
         return await self._run(work)
+
+    async def ask(self, services: frozenset[ServiceKey], before: KernelState) -> KernelState:
+        """``before`` with those of the services that were not asked for yet. Raises OSError."""
+        fresh = services - self._asked
+        if not fresh:
+            return before
+
+        def work(kernel: KernelPort) -> KernelState:
+            unmoved = self._look() == self._seen
+            self._concern(self._asked | fresh, self._beside)
+            state = replace(before, services=kernel.reread(fresh, before.services))
+            # What moved before is still to be noticed.
+            self._seen = self._look() if unmoved else MOVED
+            return state
+
+        return await self._run(work)
+
+    def _concern(self, asked: frozenset[ServiceKey], beside: frozenset[ServiceKey]) -> bool:
+        """From now on these. True when they are others than before."""
+        if (asked, beside) == (self._asked, self._beside):
+            return False
+        self._asked, self._beside, self._looked = asked, beside, asked | beside
+        return True
 
     async def moved(self) -> bool:
         """Whether anything is otherwise than when we last read it, at a fraction of the cost."""
@@ -109,6 +144,8 @@ class Worker:
         def work(kernel: KernelPort) -> Guarded:
             done = kernel.guard_loops(wish, there)
             if done.changes:
+                ranges = frozenset(key for key in self._beside if key.mark not in OUR_MARKS)
+                self._concern(self._asked, ranges | done.there.keys())
                 self._seen = self._look()
             return done
 
@@ -125,10 +162,11 @@ class Worker:
             unsaved = self._save(owned)
             started = time.monotonic()
             failures = kernel.apply(ops)
-            self._seen = self._look()
             touched = {op.service for op in ops if isinstance(op, IpvsOp)}
+            self._concern(self._asked | touched, self._beside)
+            self._seen = self._look()
             whole = failures or 2 * len(touched) > len(before.services.keys() | touched) > FEW_SERVICES
-            state = kernel.read() if whole else kernel.readback(ops, before)
+            state = kernel.read(self._asked) if whole else kernel.readback(ops, before)
             return Applied(failures=failures, state=state, seconds=time.monotonic() - started, unsaved=unsaved)
 
         return await self._run(work)
@@ -164,7 +202,7 @@ class Worker:
 
     def _look(self) -> int | None:
         try:
-            return self._with_glance(lambda glance: glance.look())
+            return self._with_glance(lambda glance: glance.look(self._looked))
         except OSError:
             return None  # the kernel itself says more when it is read
 
