@@ -17,7 +17,7 @@ RUN apt-get update -qq \
 FROM base AS tools
 ARG PIP_CERT
 ARG PIP_INDEX_URL
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_INPUT=1
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_INPUT=1
 RUN apt-get update -qq \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv ca-certificates >/dev/null
 WORKDIR /src
@@ -25,13 +25,14 @@ COPY requirements/build.lock requirements/
 RUN python3 -m venv /build && /build/bin/pip install -q --require-hashes --no-deps -r requirements/build.lock
 
 # What the images need of others: no pip, no sources of C extensions, no tests. Bytecode that is never checked against a
-# file's date: an import then reads one file instead of two, and nothing is ever written.
+# file's date: an import then reads one file instead of two, and nothing is ever written. pip must not compile (PIP_NO_COMPILE=1
+# means that it does): compileall leaves alone what is compiled.
 FROM tools AS agent-dependencies
 ARG PIP_CERT
 ARG PIP_INDEX_URL
 COPY requirements/agent.lock requirements/
 RUN python3 -m venv --without-pip /opt/lvs && rm -f /opt/lvs/bin/[Aa]ctivate* \
- && /build/bin/pip --python /opt/lvs/bin/python3 install -q --require-hashes --no-deps -r requirements/agent.lock \
+ && /build/bin/pip --python /opt/lvs/bin/python3 install -q --no-compile --require-hashes --no-deps -r requirements/agent.lock \
  && find /opt/lvs/lib \( -name '*.pyx' -o -name '*.px[di]' -o -name '*.[ch]' -o -name '*.pyi' \) -delete \
  && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/lvs/lib
 
@@ -40,7 +41,7 @@ ARG PIP_CERT
 ARG PIP_INDEX_URL
 COPY requirements/operator.lock requirements/
 RUN python3 -m venv --without-pip /opt/lvs && rm -f /opt/lvs/bin/[Aa]ctivate* \
- && /build/bin/pip --python /opt/lvs/bin/python3 install -q --require-hashes --no-deps -r requirements/operator.lock \
+ && /build/bin/pip --python /opt/lvs/bin/python3 install -q --no-compile --require-hashes --no-deps -r requirements/operator.lock \
  && find /opt/lvs/lib \( -name '*.pyx' -o -name '*.px[di]' -o -name '*.[ch]' -o -name '*.pyi' \) -delete \
  && rm -rf /opt/lvs/lib/python3*/site-packages/kubernetes/aio /opt/lvs/lib/python3*/site-packages/kubernetes/e2e_test \
  && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/lvs/lib
@@ -55,14 +56,15 @@ RUN /build/bin/pip wheel -q --no-build-isolation --no-deps --wheel-dir /wheel .
 
 FROM agent-dependencies AS agent-environment
 COPY --from=wheel /wheel /wheel
-RUN /build/bin/pip --python /opt/lvs/bin/python3 install -q --no-index --no-deps /wheel/*.whl \
+RUN /build/bin/pip --python /opt/lvs/bin/python3 install -q --no-compile --no-index --no-deps /wheel/*.whl \
  && rm -rf /opt/lvs/lib/python3*/site-packages/lvsoperator /opt/lvs/bin/lvs-operator \
  && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/lvs/lib/python3*/site-packages/lvs*
 
 FROM operator-dependencies AS operator-environment
 COPY --from=wheel /wheel /wheel
-RUN /build/bin/pip --python /opt/lvs/bin/python3 install -q --no-index --no-deps /wheel/*.whl \
- && rm -rf /opt/lvs/lib/python3*/site-packages/lvsagent /opt/lvs/bin/lvs-agent /opt/lvs/bin/lvs-election /opt/lvs/bin/lvs-node-init \
+RUN /build/bin/pip --python /opt/lvs/bin/python3 install -q --no-compile --no-index --no-deps /wheel/*.whl \
+ && rm -rf /opt/lvs/lib/python3*/site-packages/lvsagent /opt/lvs/bin/lvs-agent /opt/lvs/bin/lvs-checks \
+      /opt/lvs/bin/lvs-election /opt/lvs/bin/lvs-node-init \
  && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/lvs/lib/python3*/site-packages/lvs*
 
 FROM base AS operator

@@ -1,13 +1,47 @@
-"""OCI archives of one layer, for images that are one program and nothing else."""
+"""OCI archives: written, for images that are one program and nothing else; read, to see what an image really holds."""
 
 import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 MEDIA = "application/vnd.oci.image"
+WHITEOUT = ".wh."
+"""In front of a name: the file of a lower layer is gone. ``.wh..wh..opq``: all of the folder is."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """Something in an image."""
+
+    mode: int
+    uid: int
+    link: str
+    """Where a symbolic link leads; else empty."""
+    size: int
+    content: bytes
+    """Empty where nobody asked for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What an archive holds."""
+
+    config: Mapping[str, Any]
+    """``User``, ``Entrypoint``, ``Env`` and so on."""
+    files: Mapping[str, File]
+    """By path without the first slash; no folders."""
+    packed: int
+    """Octets of all layers as they travel."""
+
+    @property
+    def size(self) -> int:
+        """Octets of all files."""
+        return sum(file.size for file in self.files.values())
 
 
 def digest(blob: bytes) -> str:
@@ -47,6 +81,53 @@ def image_digest(archive: Path) -> str:
         index = tar.extractfile("index.json")
         assert index is not None
         return digest(index.read())
+
+
+def read(archive: Path, wanted: str) -> Image:
+    """The image in an archive of buildah or Docker, layer over layer, with contents of what lies below ``wanted``."""
+    with tarfile.open(archive) as tar:
+
+        def blob(described: Mapping[str, Any]) -> bytes:
+            file = tar.extractfile(f"blobs/sha256/{described['digest'].removeprefix('sha256:')}")
+            assert file is not None
+            return file.read()
+
+        index = tar.extractfile("index.json")
+        assert index is not None
+        found = json.loads(index.read())
+        while "manifests" in found:  # Docker has an index in its index
+            found = json.loads(blob(found["manifests"][0]))
+        files: dict[str, File] = {}
+        for layer in found["layers"]:
+            files = _over(files, dict(_layer(blob(layer), wanted)))
+        config = json.loads(blob(found["config"]))["config"]
+        return Image(config, files, sum(layer["size"] for layer in found["layers"]))
+
+
+def _layer(packed: bytes, wanted: str) -> Iterator[tuple[str, File]]:
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        for member in tar:
+            if member.isdir():
+                continue
+            name = member.name.removeprefix("./").lstrip("/")
+            asked = tar.extractfile(member) if name.startswith(wanted) and not member.issym() else None
+            content = asked.read() if asked is not None else b""
+            yield name, File(member.mode, member.uid, member.linkname if member.issym() else "", member.size, content)
+
+
+def _over(lower: Mapping[str, File], upper: Mapping[str, File]) -> dict[str, File]:
+    """Both, one upon the other."""
+    gone: set[str] = set()
+    for name in upper:
+        folder, _, last = name.rpartition("/")
+        prefix = f"{folder}/" if folder else ""
+        if last == f"{WHITEOUT}{WHITEOUT}.opq":
+            gone |= {one for one in lower if one.startswith(prefix)}
+        elif last.startswith(WHITEOUT):
+            old = prefix + last.removeprefix(WHITEOUT)
+            gone |= {one for one in lower if one == old or one.startswith(f"{old}/")}
+    left = {name: file for name, file in lower.items() if name not in gone}
+    return {**left, **{name: file for name, file in upper.items() if f"/{WHITEOUT}" not in f"/{name}"}}
 
 
 def _descriptor(kind: str, blob: bytes) -> dict[str, object]:

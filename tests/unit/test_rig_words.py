@@ -125,6 +125,17 @@ def test_an_archive_of_one_program_is_the_same_bytes_every_time(tmp_path: Path) 
     assert oci.image_digest(tmp_path / "a.tar").startswith("sha256:")
 
 
+def test_an_image_that_was_written_is_read_and_an_upper_layer_takes_away_what_it_names(tmp_path: Path) -> None:
+    oci.write(tmp_path / "a.tar", "docker.io/x/y:1", {"/bin/run": b"program", "/etc/x": b"12"}, ["/bin/run"], "7:7")
+    held = oci.read(tmp_path / "a.tar", "bin/")
+    assert (held.config["User"], held.config["Entrypoint"], held.size) == ("7:7", ["/bin/run"], 9)
+    assert {name: file.content for name, file in held.files.items()} == {"bin/run": b"program", "etc/x": b""}
+    file = held.files["bin/run"]
+    lower = dict.fromkeys(("a/1", "a/2", "b/1", "b/c/2", "bc", "d/1"), file)
+    upper = dict.fromkeys(("a/.wh.1", "d/.wh..wh..opq", "d/2", ".wh.b", "e"), file)
+    assert set(oci._over(lower, upper)) == {"a/2", "bc", "d/2", "e"}
+
+
 class Recorded:
     """Stands in for ``shell.run``: keeps command lines, answers what docker and kind would."""
 
