@@ -14,6 +14,7 @@ import struct
 import time
 from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import lru_cache
+from io import BytesIO
 from ipaddress import IPv4Address, IPv6Address
 from itertools import islice
 from pathlib import Path
@@ -49,7 +50,10 @@ ROUTE: Final = 3
 """IP_VS_CONN_F_DROUTE, for an entry whose destination is not there (yet)."""
 _NUMBERS: Final = {Protocol.TCP: 6, Protocol.UDP: 17, Protocol.SCTP: 132}
 _PROTOCOLS: Final = {b"TCP": Protocol.TCP, b"UDP": Protocol.UDP, b"SCTP": Protocol.SCTP}
-_LASTING: Final = frozenset(STATES) | {(Protocol.TCP, state) for state in CLOSING}
+_LASTING: Final = frozenset(
+    (str(protocol).encode(), state.encode())
+    for protocol, state in (*STATES, *((Protocol.TCP, state) for state in CLOSING))
+)
 """What an exception may be in, and what may be left of one."""
 _MESSAGE: Final = struct.Struct("!BBHBbH")
 _ENTRY: Final = struct.Struct("!BBHIHHHHII")
@@ -59,28 +63,34 @@ class Occupied(OSError):
     """Somebody else runs the kernel's one backup daemon."""
 
 
-def parse(lines: Iterable[bytes], wanted: Container[bytes] | None = None) -> Iterator[Connection]:
-    """The connections in the kernel's list, one by one: there may be millions, most of them half-open in a flood.
+def chosen(lines: Iterable[bytes], wanted: Container[bytes] | None = None) -> Iterator[bytes]:
+    """The lines of the kernel's list that are worth to be read: there may be millions, most of them half-open in a
+    flood.
 
-    ``wanted``: the beginnings of the lines to be read (``line_of``); None: all that carry data or have ended.
-    Templates and protocols that we do not know are left out.
+    ``wanted``: the beginnings of the lines (``line_of``); None: all that carry data or have ended. Templates and
+    protocols that we do not know are left out.
     """
     for line in lines:
-        fields = line.split(None, 9)
-        protocol, state = _PROTOCOLS.get(fields[0]), fields[7].decode()
-        if protocol is None or fields[2] == b"0000":
+        fields = line.split(None, 8)
+        if fields[2] == b"0000" or fields[0] not in _PROTOCOLS:
             continue
-        if (protocol, state) not in _LASTING if wanted is None else b" ".join(fields[:5]) not in wanted:
-            continue
+        if (fields[0], fields[7]) in _LASTING if wanted is None else b" ".join(fields[:5]) in wanted:
+            yield line
+
+
+def parse(lines: Iterable[bytes]) -> Iterator[Connection]:
+    """One by one, of lines that were chosen."""
+    for line in lines:
+        name, client, client_port, address, port, destination, mapped, state, expires = line.split(None, 9)[:9]
         yield Connection(
-            protocol,
-            _address(fields[3]),
-            int(fields[4], 16),
-            int(fields[1].replace(b":", b""), 16),
-            int(fields[2], 16),
-            _destination(fields[5], fields[6]),
-            state,
-            int(fields[8]),
+            _PROTOCOLS[name],
+            _address(address),
+            int(port, 16),
+            int(client.replace(b":", b""), 16),
+            int(client_port, 16),
+            _destination(destination, mapped),
+            state.decode(),
+            int(expires),
         )
 
 
@@ -92,19 +102,26 @@ def line_of(flow: Flow) -> bytes:
 
 
 class Listing:
-    """The connections of this network namespace, foreign ones included; to be read within one thread."""
+    """The connections of this network namespace, foreign ones included, as they are when this is made.
+
+    The kernel finds its place in the list by counting: of what comes and goes during a read others are left out. So all
+    is read first, and kept as it is written there (some 75 octets each); connections are made of it one by one.
+    """
 
     def __init__(self, flows: Iterable[Flow] | None = None) -> None:
         """``flows``: only these, in whichever state; None: all that carry data or have ended."""
-        self._wanted = None if flows is None else frozenset(map(line_of, flows))
+        wanted = None if flows is None else frozenset(map(line_of, flows))
+        self._kept = BytesIO()
         self.left_out = 0
         """1 when there were more than MOST_LINES: nobody counts them."""
-
-    def __iter__(self) -> Iterator[Connection]:
         with CONNECTIONS.open("rb") as lines:
             next(lines, None)
-            yield from parse(islice(lines, MOST_LINES), self._wanted)
+            self._kept.writelines(chosen(islice(lines, MOST_LINES), wanted))
             self.left_out = int(next(lines, None) is not None)
+
+    def __iter__(self) -> Iterator[Connection]:
+        self._kept.seek(0)
+        return parse(self._kept)
 
 
 def write(connections: Sequence[Connection]) -> None:
