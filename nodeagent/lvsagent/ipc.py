@@ -47,6 +47,8 @@ class Finding(StrEnum):
     """Somebody else's ARP or ND claims an address while we hold it."""
     ADDRESS_REMOVED = "AddressRemoved"
     """A program on this node deletes a virtual address again and again."""
+    ADDRESS_REFUSED = "AddressRefused"
+    """The kernel refuses an Active a virtual address."""
     FOREIGN_ROUTER = "ForeignVRID"
     """A router that is no director of ours speaks on our VRID."""
     ADVERT_BLOCKED = "AdvertBlocked"

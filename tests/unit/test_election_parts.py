@@ -124,15 +124,8 @@ def test_an_address_keeps_its_prefix_length_and_another_length_is_another_router
     assert not router.is_another(replace(wide, addresses=("10.0.0.200/24", "10.0.0.201/32"), priority=7))
 
 
-def test_a_mac_is_a_real_servers_while_the_wish_names_it_and_it_is_no_directors() -> None:
-    mac, other = bytes.fromhex("0200000000aa"), bytes.fromhex("0200000000bb")
-    router = router_of(replace(ROUTER, real_servers=("10.0.0.31", "fd00::31")))
-    assert router.real_servers == {bytes((10, 0, 0, 31))}, "of its family"
-    router.server_macs = {mac: bytes((10, 0, 0, 31)), other: bytes((10, 0, 0, 32))}
-    assert router.real_server(mac) == bytes((10, 0, 0, 31))
-    assert router.real_server(other) is None, "not named any more"
-    router.director_macs = {mac: bytes((10, 0, 0, 31))}
-    assert router.real_server(mac) is None, "two Actives must not hold one address"
+def test_a_router_knows_its_real_servers_of_its_family() -> None:
+    assert router_of(replace(ROUTER, real_servers=("10.0.0.31", "fd00::31"))).real_servers == {bytes((10, 0, 0, 31))}
 
 
 def test_the_interval_is_what_an_advert_can_say() -> None:

@@ -5,6 +5,7 @@ asked on between the checks, so that the next check knows at once whether it was
 """
 
 import asyncio
+import errno
 import itertools
 import logging
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from lvsagent.checks.path_routes import Link
 from lvsagent.election.frames import ArpSocket, NdSocket, NeighborSocket
 
 MOST: Final = 1000
-"""Addresses for which one socket listens: a filter has 4096 instructions at most, two for each address."""
+"""Addresses for which one socket listens."""
 UNUSED: Final = 60.0
 """Seconds after which an address that no check asks about is forgotten."""
 PACE: Final = 0.2
@@ -55,7 +56,9 @@ class _Place:
         """By address and MAC."""
 
     def listen(self) -> None:
-        self.socket.listen_for(self.claims)
+        """Raises OSError: whoever does not hear must not take others for silent."""
+        if not self.socket.listen_for(self.claims):
+            raise OSError(errno.ENOMEM, "the kernel takes no filter for ARP or ND")
 
 
 class Watch:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from lvsagent.election.log import Log
+from lvsagent.election.macs import Macs
 from lvsagent.election.router import Router
 from lvsagent.election.wire import Place, Wire
 from lvsagent.ipc import Finding
@@ -28,14 +29,25 @@ Freed = Callable[[Router, list[bytes], float], None]
 """Called with addresses that nobody has, of a router that waited for them."""
 
 
-class _Servers:
-    """The MACs of a router's real servers, as far as they are known."""
+class _Known:
+    """Whose MACs are whose, where a router's addresses are, as far as it was heard lately."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, macs: Macs, now: float) -> None:
         self._router = router
+        self._macs = macs
+        self._now = now
+
+    def director(self, mac: bytes) -> bytes | None:
+        """The address of the director with that MAC; None: it is none, or not known."""
+        return self._macs.owner(mac, self._router.neighbor_directors, self._now)
+
+    def real_server(self, mac: bytes) -> bytes | None:
+        """The same of a real server that is no director: two Actives must not hold one address."""
+        return self._macs.owner(mac, self._router.real_servers, self._now) if self.director(mac) is None else None
 
     def __contains__(self, mac: object) -> bool:
-        return isinstance(mac, bytes) and self._router.real_server(mac) is not None
+        """Those whose answers count for nothing: the real servers."""
+        return isinstance(mac, bytes) and self.real_server(mac) is not None
 
 
 class Conflicts:
@@ -47,7 +59,17 @@ class Conflicts:
         self._contested = contested
         self._freed = freed
         self._next_watch = 0.0
-        self._servers_asked: dict[tuple[Place, bytes], float] = {}
+        self._macs: dict[Place, Macs] = {}
+        self._concerned: dict[Place, dict[bytes, list[Router]]] = {}
+        """The routers that an address matters to: their own, a director's, a real server's. Made when it is needed."""
+        self._servers_asked: dict[Place, dict[bytes, float]] = {}
+
+    def renew(self) -> None:
+        """Routers, their addresses, directors or real servers may be others than before."""
+        self._concerned.clear()
+        for each in (self._macs, self._servers_asked):
+            for place in each.keys() - self._wire.neighbors.keys():
+                del each[place]
 
     def deadline(self, routers: Iterable[Router]) -> float | None:
         """When to call ``step``; None: nothing is to be asked."""
@@ -63,18 +85,21 @@ class Conflicts:
             answers = any(claimed is not None and now - claimed <= CLAIMED for claimed in known)
             self._next_watch = now + (WATCH_CLAIMED if answers else WATCH)
         for router in routers:
-            ask, free = router.probing.step(now, _Servers(router))
+            ask: list[bytes] = []
+            free: list[bytes] = []
+            if router.probing.asking:
+                ask, free = router.probing.step(now, self._known(router, now))
             if router.active:
                 self._report(router, now)
                 if watch:
-                    ask += [a for a in router.machine.parameters.addresses if a not in router.probing.withheld]
+                    withheld = router.probing.withheld
+                    ask += [address for address in router.machine.parameters.addresses if address not in withheld]
             self._ask(router, ask, now)
             if free:
                 self._freed(router, free, now)
 
     def read(self, ready: set[int], routers: Iterable[Router], now: float) -> bool:
         """What arrived at those sockets that are ready. False: one cannot be read and should be looked after."""
-        known = tuple(routers)
         readable = True
         for place, neighbors in tuple(self._wire.neighbors.items()):
             if neighbors.fileno() not in ready:
@@ -85,20 +110,23 @@ class Conflicts:
                 self._log.seldom(now, str(place), "ARP or ND cannot be read", interface=place[0], error=error)
                 readable = False
                 continue
-            here = [router for router in known if router.vip_place == place]
-            for claim in claims:
+            if place not in self._concerned:
+                self._concerned[place] = _concerned(place, routers)
+                self._macs.setdefault(place, Macs()).keep(self._concerned[place])
+            for claim in dict.fromkeys(claims):
                 if claim.mac != neighbors.mac:
-                    self._claimed(claim, here, now)
+                    self._claimed(claim, self._concerned[place].get(claim.address, ()), now)
         return readable
+
+    def _known(self, router: Router, now: float) -> _Known:
+        return _Known(router, self._macs.setdefault(router.vip_place, Macs()), now)
 
     def _claimed(self, claim: arp.Claim, here: Iterable[Router], now: float) -> None:
         for router in here:
             if claim.mac == router.virtual_mac:  # ours, or a director's
                 continue
-            if claim.address in router.neighbor_directors:
-                router.director_macs[claim.mac] = claim.address
-            elif claim.address in router.real_servers:
-                router.server_macs[claim.mac] = claim.address
+            if claim.address in router.neighbor_directors or claim.address in router.real_servers:
+                self._macs[router.vip_place].heard(claim.address, claim.mac, now)
             elif claim.address in router.probing.withheld:
                 router.claimed = now
                 router.probing.answered(claim.address, claim.mac)
@@ -114,8 +142,8 @@ class Conflicts:
 
     def _name(self, router: Router, address: str, mac: bytes, now: float) -> None:
         """Say who has our address although no other Active is heard."""
-        interface = router.config.vip_interface
-        if (director := router.director_macs.get(mac)) is not None:
+        interface, known = router.config.vip_interface, self._known(router, now)
+        if (director := known.director(mac)) is not None:
             text = (
                 f"director {ipaddress.ip_address(director)} ({mac.hex(':')}) serves {address} too, and no advert of it"
                 f" arrives on {interface}: is multicast or IP protocol 112 blocked between the directors?"
@@ -123,7 +151,7 @@ class Conflicts:
             router.findings.note(Finding.NO_PEERS_HEARD, text, now)
             router.findings.forget(Finding.ADDRESS_CLAIMED)
             return
-        if (server := router.real_server(mac)) is not None:
+        if (server := known.real_server(mac)) is not None:
             text = _remedy(ipaddress.ip_address(server), mac, ipaddress.ip_address(address), interface)
         else:
             text = f"{mac.hex(':')} claims {address} on {interface}, which this node serves"
@@ -139,11 +167,15 @@ class Conflicts:
     def _ask_servers(self, router: Router, mac: bytes, now: float) -> None:
         """For the real servers' MACs, if that one is nobody's yet: at once, as the answer decides about an address.
         Routers share their servers, so each is asked once."""
-        if mac in router.director_macs or router.real_server(mac) is not None:
+        known = self._known(router, now)
+        if known.director(mac) is not None or known.real_server(mac) is not None:
             return
-        self._servers_asked = {key: at for key, at in self._servers_asked.items() if now - at < ASK_DIRECTORS}
-        fresh = [a for a in sorted(router.real_servers) if (router.vip_place, a) not in self._servers_asked]
-        self._servers_asked.update(((router.vip_place, address), now) for address in fresh)
+        if router.servers_asked is not None and now - router.servers_asked < ASK_DIRECTORS:
+            return
+        router.servers_asked = now
+        asked = self._servers_asked.setdefault(router.vip_place, {})
+        fresh = [a for a in sorted(router.real_servers) if a not in asked or now - asked[a] >= ASK_DIRECTORS]
+        asked.update(dict.fromkeys(fresh, now))
         self._ask(router, fresh, now)
 
     def _ask(self, router: Router, addresses: Iterable[bytes], now: float) -> None:
@@ -157,12 +189,14 @@ class Conflicts:
 
     def _report(self, router: Router, now: float) -> None:
         """Addresses that this Active should serve and does not."""
-        everybody = router.probing.owners
-        for address, mac in everybody.items():
-            if mac in router.director_macs:
-                self._name(router, str(ipaddress.ip_address(address)), mac, now)
-        servers = _Servers(router)
-        owners = {a: mac for a, mac in everybody.items() if mac not in router.director_macs and mac not in servers}
+        owners: dict[bytes, bytes] = {}
+        if everybody := router.probing.owners:
+            known = self._known(router, now)
+            for address, mac in everybody.items():
+                if known.director(mac) is not None:
+                    self._name(router, str(ipaddress.ip_address(address)), mac, now)
+                elif mac not in known:
+                    owners[address] = mac
         if not owners:
             router.findings.forget(Finding.ADDRESS_CONFLICT)
             return
@@ -172,6 +206,16 @@ class Conflicts:
         text = f"used on {router.config.vip_interface} by a host that is no director, so not served here: {taken}"
         self._log.seldom(now, name, "the address is used by another host and not taken", router=name, hosts=taken)
         router.findings.note(Finding.ADDRESS_CONFLICT, text, now)
+
+
+def _concerned(place: Place, routers: Iterable[Router]) -> dict[bytes, list[Router]]:
+    found: dict[bytes, list[Router]] = {}
+    for router in routers:
+        if router.vip_place == place:
+            ours = frozenset(router.machine.parameters.addresses)
+            for address in ours | router.neighbor_directors | router.real_servers:
+                found.setdefault(address, []).append(router)
+    return found
 
 
 def _remedy(server: IPAddress, mac: bytes, address: IPAddress, interface: str) -> str:

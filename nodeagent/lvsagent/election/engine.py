@@ -18,6 +18,7 @@ from lvsagent.election.receive import Receiver
 from lvsagent.election.router import Router
 from lvsagent.election.transmit import Transmitter
 from lvsagent.election.wire import Wire
+from lvsagent.ipc import Finding
 from lvsagent.vrrp import auth, events, group, packet
 
 RETRY: Final = 0.2
@@ -98,8 +99,8 @@ class Engine:
                 router.credentials.refresh(self._keys, now)
             self._settle_all(now)
         # After the adverts, which must not wait for a kernel that is busy with its links.
-        if (renewal := self._fence.deadline) is not None and now >= renewal:
-            self._fence.renew(now)
+        if (renewal := self._fence.deadline) is not None and now >= renewal and self._fence.renew(now):
+            self._judge_refusals(now)
         if self._wire.monitor.fileno() in ready:
             self._read_monitor(now)
         if not (self._conflicts.read(ready, self.routers.values(), now) and readable):
@@ -144,11 +145,6 @@ class Engine:
         others += [router.carrier for router in accepted]
         self._wire.watch([router.place for router in accepted], [router.vip_place for router in accepted], others)
         self._settle_all(now)
-        for router in self.routers.values():
-            # An address that one router gave up after another had acquired it.
-            missing = [a for a in router.machine.parameters.addresses if not self._fence.holds(router.index, a)]
-            if router.active and missing:
-                self._acquire(router, missing)
         self._coordinate(now)
 
     def resume(self, names: frozenset[str]) -> None:
@@ -192,10 +188,20 @@ class Engine:
     def _settle_all(self, now: float) -> None:
         for router in self.routers.values():
             self._settle(router, now)
-        settle.listen(self._wire, tuple(self.routers.values()))
+        for router in self.routers.values():
+            # Given up by another router after this one had acquired it, or by whoever had put it on the interface.
+            mine = router.machine.parameters.addresses if router.active else ()
+            if missing := [address for address in mine if not self._fence.wants(router.index, address)]:
+                self._acquire(router, missing, now)
+        deaf = settle.listen(self._wire, tuple(self.routers.values()))
         self._receiver.renew()
+        self._conflicts.renew()
+        for interface in deaf:
+            self._log.seldom(now, interface, "the kernel takes no filter for what is to be heard", interface=interface)
+        if self._wire.trouble:
+            self._log.seldom(now, "", "links and addresses cannot be read; tried again", error=self._wire.trouble)
         unsettled = any(router.problem or router.carrier_lost is not None for router in self.routers.values())
-        if self._fence.releasing or unsettled:
+        if self._fence.releasing or unsettled or deaf or self._wire.trouble:
             self._next_retry = now + RETRY
 
     def _settle(self, router: Router, now: float) -> None:
@@ -261,22 +267,48 @@ class Engine:
                     self._transmitter.advertise(router, output, now)
                 case events.Acquire(addresses):
                     router.adopted = ()
-                    self._acquire(router, addresses)
+                    self._acquire(router, addresses, now)
                 case events.Release(addresses):
                     self._fence.release(router.index, addresses)
                 case events.Announce(addresses):
-                    free = tuple(address for address in addresses if address not in router.probing.withheld)
+                    withheld, at = router.probing.withheld, router.index
+                    free = tuple(a for a in addresses if not (a in withheld or self._fence.lacks(at, a)))
                     self._transmitter.announce(router, free, now)
                 case events.StateChanged(previous, state, cause):
                     self._changed(router, previous, state, cause)
                 case _:
                     assert_never(output)
 
-    def _acquire(self, router: Router, addresses: Iterable[bytes]) -> None:
+    def _acquire(self, router: Router, addresses: Iterable[bytes], now: float) -> None:
         """Hold these, but for those that may be a foreign host's."""
         self._switch(router, on=True)
-        free = [address for address in addresses if address not in router.probing.withheld]
-        router.address_errors += self._fence.acquire(router.index, free, self._wire.addresses, router.prefixes)
+        withheld = router.probing.withheld
+        free = [address for address in addresses if address not in withheld]
+        left = self._fence.acquire(router.index, free, self._wire.foreign(router.index), router.prefixes)
+        router.address_errors += len(frozenset(left) - router.left_alone)
+        router.left_alone = router.left_alone.difference(free).union(left)
+        for text in map(str, map(ipaddress.ip_address, left)):
+            fields = {"address": text, "interface": router.carrier}
+            self._log.seldom(now, text, "the address is on the interface already and not ours", **fields)
+
+    def _judge_refusals(self, now: float) -> None:
+        """Addresses that the kernel refuses an Active: say so, and hand over when it lasts; announce what it took."""
+        for router in self.routers.values():
+            if not router.active:
+                continue
+            refused = self._fence.refused(router.index, router.machine.parameters.addresses)
+            fresh, taken = router.lack.update(refused, now)
+            router.address_errors += fresh
+            if taken:
+                self._run(router, events.Claimed(), now)
+            if not refused:
+                router.findings.forget(Finding.ADDRESS_REFUSED)
+                continue
+            name, text = router.config.name, router.lack.sentence(router.carrier)
+            router.findings.note(Finding.ADDRESS_REFUSED, text, now)
+            self._log.seldom(now, name, "the kernel refuses addresses; tried again", router=name, reason=text)
+            if router.lack.hands_over(now, 0.0 if router.preempted else router.machine.damping.wait(now)):
+                self._run(router, events.Resign(events.Cause.ADDRESS_LOST), now)
 
     def _switch(self, router: Router, *, on: bool) -> None:
         """A Backup sends nothing from the virtual MAC: switches would look for the Active here."""
@@ -288,7 +320,7 @@ class Engine:
 
     def _freed(self, router: Router, addresses: list[bytes], now: float) -> None:
         if router.active:
-            self._acquire(router, addresses)
+            self._acquire(router, addresses, now)
             self._contested(router, now)
 
     def _contested(self, router: Router, now: float) -> None:
@@ -296,6 +328,8 @@ class Engine:
 
     def _changed(self, router: Router, previous: events.State, state: events.State, cause: events.Cause) -> None:
         router.transitions[f"{previous},{state},{cause}"] += 1
+        router.preempted = cause is events.Cause.PREEMPTION
+        router.lack.clear()
         if state is events.State.INITIALIZE:
             router.probing.stop()
         if previous is events.State.ACTIVE:
@@ -335,7 +369,7 @@ class Engine:
         name, first = router.config.name, ipaddress.ip_address(addresses[0])
         self._log.seldom(now, name, "somebody deleted the address; put back", router=name, address=first)
         router.address_errors += len(addresses)
-        router.address_errors += self._fence.acquire(router.index, addresses, (), router.prefixes)
+        self._fence.acquire(router.index, addresses, (), router.prefixes)
         self._run(router, events.Claimed(), now)
         if router.removed(now):
             self._run(router, events.Resign(events.Cause.ADDRESS_LOST), now)

@@ -35,6 +35,7 @@ class FrameSocket:
             raise
         self._socket = opened
         self._wanted: frozenset[bytes] = frozenset()
+        self._deaf = False
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -52,10 +53,13 @@ class FrameSocket:
             for _ in range(limit):
                 yield self._socket.recv(2048)
 
-    def _filter(self, wanted: frozenset[bytes], program: list[bpf.Instruction]) -> None:
-        if wanted != self._wanted:
-            bpf.attach(self._socket, program)
-            self._wanted = wanted
+    def _filter(self, wanted: frozenset[bytes], exact: list[bpf.Instruction], coarse: list[bpf.Instruction]) -> bool:
+        """Hear of these addresses from now on, whatever the filter lets pass. False: the kernel took none."""
+        if wanted == self._wanted and not self._deaf:
+            return True
+        self._wanted = wanted
+        self._deaf = not bpf.attach_some(self._socket, exact, coarse)
+        return not self._deaf
 
 
 class ArpSocket(FrameSocket):
@@ -64,10 +68,12 @@ class ArpSocket(FrameSocket):
     def __init__(self, interface: str, index: int, mac: bytes) -> None:
         super().__init__(interface, index, mac, arp.ETHERTYPE_ARP)
 
-    def listen_for(self, addresses: Iterable[bytes]) -> None:
-        """Let the kernel drop ARP whose sender is not one of these addresses."""
+    def listen_for(self, addresses: Iterable[bytes]) -> bool:
+        """Hear ARP whose sender is one of these addresses; the kernel drops the rest as far as it can. False: the
+        kernel takes no filter, and what was heard before is heard."""
         wanted = frozenset(addresses)
-        self._filter(wanted, [(bpf.LOAD_WORD, 0, 0, 28), *bpf.any_of(map(int.from_bytes, wanted))])
+        exact = [(bpf.LOAD_WORD, 0, 0, 28), *bpf.any_of(map(int.from_bytes, wanted))]
+        return self._filter(wanted, exact, [bpf.ANYTHING])
 
     def announcements(self, address: bytes, virtual: bytes | None) -> tuple[bytes, ...]:
         """The frames that say that the address is here, or at the virtual MAC."""
@@ -80,7 +86,8 @@ class ArpSocket(FrameSocket):
 
     def claims(self) -> list[arp.Claim]:
         """What others claimed since the last call. Raises OSError."""
-        return [claim for frame in self.receive() if (claim := arp.parse(frame)) is not None]
+        found = (claim for frame in self.receive() if (claim := arp.parse(frame)) is not None)
+        return [claim for claim in found if claim.address in self._wanted]
 
 
 class NdSocket(FrameSocket):
@@ -90,8 +97,8 @@ class NdSocket(FrameSocket):
         super().__init__(interface, index, mac, ndp.ETHERTYPE_IPV6)
         self._forwards = _forwards(interface)
 
-    def listen_for(self, addresses: Iterable[bytes]) -> None:
-        """Let the kernel drop all but advertisements of these addresses and solicitations from them."""
+    def listen_for(self, addresses: Iterable[bytes]) -> bool:
+        """Hear advertisements of these addresses and solicitations from them; the rest as of ``ArpSocket``."""
         wanted = frozenset(addresses)
         program: list[bpf.Instruction] = [
             (bpf.LOAD_BYTE, 0, 0, 20),
@@ -105,7 +112,8 @@ class NdSocket(FrameSocket):
             (bpf.JUMP, 0, 0, 1),
             (bpf.LOAD_WORD, 0, 0, 34),  # the source's
         ]
-        self._filter(wanted, [*program, *bpf.any_of(int.from_bytes(address[12:]) for address in wanted)])
+        exact = [*program, *bpf.any_of(int.from_bytes(address[12:]) for address in wanted)]
+        return self._filter(wanted, exact, [*program, bpf.ANYTHING])
 
     def announcements(self, address: bytes, virtual: bytes | None) -> tuple[bytes, ...]:
         """The frames that say that the address is here, or at the virtual MAC."""
@@ -117,7 +125,8 @@ class NdSocket(FrameSocket):
 
     def claims(self) -> list[arp.Claim]:
         """What others claimed since the last call. Raises OSError."""
-        return [claim for frame in self.receive() if (claim := ndp.parse(frame)) is not None]
+        found = (claim for frame in self.receive() if (claim := ndp.parse(frame)) is not None)
+        return [claim for claim in found if claim.address in self._wanted]
 
 
 NeighborSocket = ArpSocket | NdSocket

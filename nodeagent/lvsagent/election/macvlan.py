@@ -14,7 +14,6 @@ from lvsagent.election.netlink import (
     NLM_F_EXCL,
     RTM_DELLINK,
     RTM_NEWLINK,
-    NetlinkError,
     Rtnetlink,
     attribute,
     link_message,
@@ -30,7 +29,7 @@ RP_FILTER, ARP_IGNORE, ACCEPT_LOCAL = 8, 19, 23
 
 
 def make(netlink: Rtnetlink, name: str, parent: int, mac: bytes) -> None:
-    """A macvlan on the interface of that index, down. Raises NetlinkError.
+    """A macvlan on the interface of that index, down. Raises OSError, and then there is none.
 
     It answers ARP for its own addresses only, takes packets whatever way back the routes say, and gives itself no
     IPv6 address.
@@ -47,16 +46,21 @@ def make(netlink: Rtnetlink, name: str, parent: int, mac: bytes) -> None:
     four = attribute(socket.AF_INET, attribute(IFLA_INET_CONF, settings))
     six = attribute(socket.AF_INET6, attribute(IFLA_INET6_ADDR_GEN_MODE, bytes((IN6_ADDR_GEN_MODE_NONE,))))
     by_name = attribute(IFLA_IFNAME, name.encode() + b"\0")
-    netlink.request(RTM_NEWLINK, 0, link_message() + by_name + attribute(IFLA_AF_SPEC, four))
-    with contextlib.suppress(NetlinkError):  # a node without IPv6
+    try:
+        netlink.request(RTM_NEWLINK, 0, link_message() + by_name + attribute(IFLA_AF_SPEC, four))
+    except OSError:  # half made it would be taken for whole the next time
+        with contextlib.suppress(OSError):
+            netlink.request(RTM_DELLINK, 0, link_message() + by_name)
+        raise
+    with contextlib.suppress(OSError):  # a node without IPv6
         netlink.request(RTM_NEWLINK, 0, link_message() + by_name + attribute(IFLA_AF_SPEC, six))
 
 
 def switch(netlink: Rtnetlink, index: int, *, on: bool) -> None:
-    """Bring it up, or down. Raises NetlinkError."""
+    """Bring it up, or down. Raises OSError."""
     netlink.request(RTM_NEWLINK, 0, link_message(index, IFF_UP if on else 0, IFF_UP))
 
 
 def remove(netlink: Rtnetlink, index: int) -> None:
-    """Delete it, and its addresses. Raises NetlinkError."""
+    """Delete it, and its addresses. Raises OSError."""
     netlink.request(RTM_DELLINK, 0, link_message(index))

@@ -15,18 +15,32 @@ NLMSG_DONE: Final = 3
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
+NLM_F_DUMP_INTR: Final = 0x10
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 IFA_ADDRESS, IFA_LOCAL, IFA_CACHEINFO, IFA_FLAGS = 1, 2, 6, 8
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINK = 1, 3, 5
 IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_F_PERMANENT, IFA_F_NOPREFIXROUTE = 0x02, 0x08, 0x40, 0x80, 0x200
 IFF_UP, IFF_RUNNING = 0x1, 0x40
+SO_RCVBUFFORCE: Final = 33
+"""Not in the socket module of Python 3.11 (asm-generic/socket.h)."""
 
 _HEADER: Final = struct.Struct("=IHHII")
 _ADDRESS: Final = struct.Struct("=BBBBI")
 _LINK: Final = struct.Struct("=BxHiII")
 _ATTRIBUTE: Final = struct.Struct("=HH")
 _RECEIVE_BUFFER: Final = 1 << 20
+_LONGEST: Final = 1 << 16
+"""Octets of a datagram; the kernel makes them of 32 KiB at most."""
+BATCH: Final = 100
+"""Requests in one datagram. The kernel queues the answers to all of them before the first one can be read, some 800
+octets of the receive buffer each: with 257 of them the usual 208 KiB overflow."""
+PATIENCE: Final = 1.0
+"""Seconds for an answer. It is there before ``send`` returns, or never."""
+MOST_LEFT: Final = 10_000
+"""Datagrams that are thrown away after an error."""
+ATTEMPTS: Final = 5
+"""To read links or addresses while they do not change."""
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
 
@@ -35,7 +49,7 @@ class NetlinkError(OSError):
 
 
 class EventsLost(Exception):
-    """More happened than the socket could hold (ENOBUFS): read everything anew."""
+    """More happened than the socket could hold (ENOBUFS), or it cannot be read: read everything anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,15 +114,16 @@ class Rtnetlink:
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        _enlarge(self._socket)
         self._socket.bind((0, 0))
-        self._socket.settimeout(1.0)
+        self._socket.settimeout(PATIENCE)
         self._sequence = itertools.count(1)
 
     def close(self) -> None:
         self._socket.close()
 
     def links(self) -> list[Link]:
-        """Every interface."""
+        """Every interface. Raises OSError."""
         return [
             event.link
             for event in self._dump(RTM_GETLINK, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0))
@@ -116,7 +131,7 @@ class Rtnetlink:
         ]
 
     def addresses(self) -> list[Address]:
-        """Every address, in the kernel's order: an interface's primary IPv4 one first."""
+        """Every address, in the kernel's order: an interface's primary IPv4 one first. Raises OSError."""
         return [
             event.address
             for event in self._dump(RTM_GETADDR, _ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0))
@@ -124,12 +139,12 @@ class Rtnetlink:
         ]
 
     def request(self, kind: int, flags: int, body: bytes) -> None:
-        """Any one request. Raises NetlinkError when it is refused."""
+        """Any one request. Raises NetlinkError when it is refused, OSError when it cannot be made."""
         sequence = next(self._sequence) & 0xFFFFFFFF
         header = _HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST | NLM_F_ACK | flags, sequence, 0)
         self._socket.send(header + body)
         while True:
-            for message, answers, content in _messages(self._socket.recv(_RECEIVE_BUFFER)):
+            for message, _, answers, content in _messages(self._socket.recv(_LONGEST)):
                 if message == NLMSG_ERROR and answers == sequence:
                     if code := -struct.unpack_from("=i", content)[0]:
                         raise NetlinkError(code, os.strerror(code))
@@ -138,7 +153,7 @@ class Rtnetlink:
     def hold(
         self, index: int, addresses: tuple[bytes, ...], seconds: int, prefixes: Mapping[bytes, int]
     ) -> dict[bytes, NetlinkError]:
-        """Add or renew addresses that vanish by themselves after so many seconds. Returns those refused.
+        """Add or renew addresses that vanish by themselves after so many seconds. Returns those refused; never raises.
 
         ``prefixes``: prefix lengths of those that are not 32 (IPv6: 128). IPv6 ones answer at once, and nothing that
         leaves this node chooses them as its source (preferred_lft 0).
@@ -154,7 +169,8 @@ class Rtnetlink:
     def drop(
         self, index: int, addresses: tuple[bytes, ...], prefixes: Mapping[bytes, int]
     ) -> dict[bytes, NetlinkError]:
-        """Delete addresses. Returns those refused; one that is not there (or whose link is gone) is no error."""
+        """Delete addresses. Returns those refused; one that is not there (or whose link is gone) is no error. Never
+        raises."""
         refused = self._change(RTM_DELADDR, NLM_F_REQUEST | NLM_F_ACK, index, addresses, prefixes, {})
         absent = (errno.EADDRNOTAVAIL, errno.ENODEV)
         return {address: error for address, error in refused.items() if error.errno not in absent}
@@ -168,7 +184,22 @@ class Rtnetlink:
         prefixes: Mapping[bytes, int],
         extra: Mapping[socket.AddressFamily, bytes],
     ) -> dict[bytes, NetlinkError]:
-        """One message an address, in one send; the answers come back by sequence number."""
+        """One message an address; the answers come back by sequence number."""
+        refused: dict[bytes, NetlinkError] = {}
+        for first in range(0, len(addresses), BATCH):
+            refused |= self._exchange(kind, flags, index, addresses[first : first + BATCH], prefixes, extra)
+        return refused
+
+    def _exchange(
+        self,
+        kind: int,
+        flags: int,
+        index: int,
+        addresses: tuple[bytes, ...],
+        prefixes: Mapping[bytes, int],
+        extra: Mapping[socket.AddressFamily, bytes],
+    ) -> dict[bytes, NetlinkError]:
+        """``_change`` in one send. What was not answered counts as refused."""
         asked: dict[int, bytes] = {}
         batch = b""
         for address in addresses:
@@ -179,30 +210,65 @@ class Rtnetlink:
             batch += _HEADER.pack(_HEADER.size + len(body), kind, flags, sequence, 0) + body
             asked[sequence] = address
         refused: dict[bytes, NetlinkError] = {}
-        if asked:
+        try:
             self._socket.send(batch)
-        while asked:
-            for message, sequence, body in _messages(self._socket.recv(_RECEIVE_BUFFER)):
-                if message == NLMSG_ERROR and sequence in asked:
-                    address = asked.pop(sequence)
-                    if code := -struct.unpack_from("=i", body)[0]:
-                        refused[address] = NetlinkError(code, os.strerror(code))
+            while asked:
+                for message, _, sequence, body in _messages(self._socket.recv(_LONGEST)):
+                    if message == NLMSG_ERROR and sequence in asked:
+                        address = asked.pop(sequence)
+                        if code := -struct.unpack_from("=i", body)[0]:
+                            refused[address] = NetlinkError(code, os.strerror(code))
+        except OSError as error:
+            # Made anew: one that was raised refers to this frame, which would refer to it, and nobody collects that.
+            code = error.errno or errno.ETIMEDOUT
+            refused |= {address: NetlinkError(code, os.strerror(code)) for address in asked.values()}
+            self._drain()
         return refused
 
-    def _dump(self, kind: int, body: bytes) -> Iterator[LinkEvent | AddressEvent]:
+    def _dump(self, kind: int, body: bytes) -> list[LinkEvent | AddressEvent]:
+        """What there is. Of a list that changes while it is read a part may be missing: it is read again, and what was
+        read last is taken. Raises OSError."""
+        events: list[LinkEvent | AddressEvent] = []
+        for _ in range(ATTEMPTS):
+            try:
+                events, whole = self._dump_once(kind, body)
+            except OSError:
+                self._drain()
+                raise
+            if whole:
+                break
+        return events
+
+    def _dump_once(self, kind: int, body: bytes) -> tuple[list[LinkEvent | AddressEvent], bool]:
+        """What there is, and whether it stayed so meanwhile (NLM_F_DUMP_INTR)."""
         sequence = next(self._sequence) & 0xFFFFFFFF
         self._socket.send(_HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST | NLM_F_DUMP, sequence, 0) + body)
+        events: list[LinkEvent | AddressEvent] = []
+        whole = True
         while True:
-            for message, answers, content in _messages(self._socket.recv(_RECEIVE_BUFFER)):
+            for message, flags, answers, content in _messages(self._socket.recv(_LONGEST)):
                 if answers != sequence:
                     continue
+                whole = whole and not flags & NLM_F_DUMP_INTR
                 if message == NLMSG_DONE:
-                    return
+                    return events, whole
                 if message == NLMSG_ERROR:
                     code = -struct.unpack_from("=i", content)[0]
                     raise NetlinkError(code, os.strerror(code))
                 if (event := _event(message, content)) is not None:
-                    yield event
+                    events.append(event)
+
+    def _drain(self) -> None:
+        """Forget answers that nobody waits for: a socket that overflowed takes no others until it is empty."""
+        self._socket.setblocking(False)
+        for _ in range(MOST_LEFT):
+            try:
+                self._socket.recv(_LONGEST)
+            except BlockingIOError:
+                break
+            except OSError:  # ENOBUFS once more
+                continue
+        self._socket.settimeout(PATIENCE)
 
 
 class Monitor:
@@ -210,7 +276,7 @@ class Monitor:
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+        _enlarge(self._socket)
         self._socket.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR))
         self._socket.setblocking(False)
 
@@ -226,24 +292,30 @@ class Monitor:
         try:
             with contextlib.suppress(BlockingIOError):
                 for _ in range(limit):
-                    for kind, _sequence, body in _messages(self._socket.recv(_RECEIVE_BUFFER)):
+                    for kind, _flags, _sequence, body in _messages(self._socket.recv(_LONGEST)):
                         if (event := _event(kind, body)) is not None:
                             events.append(event)
         except OSError as error:
-            if error.errno == errno.ENOBUFS:
-                raise EventsLost from error
-            raise
+            raise EventsLost from error
         return events
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """(type, sequence, body) of each message of a datagram."""
+def _enlarge(opened: socket.socket) -> None:
+    """Its receive buffer, to _RECEIVE_BUFFER octets, or as far as net.core.rmem_max allows (no CAP_NET_ADMIN)."""
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+    except OSError:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """(type, flags, sequence, body) of each message of a datagram."""
     at = 0
     while at + _HEADER.size <= len(data):
-        length, kind, _flags, sequence, _port = _HEADER.unpack_from(data, at)
+        length, kind, flags, sequence, _port = _HEADER.unpack_from(data, at)
         if length < _HEADER.size:
             return
-        yield kind, sequence, data[at + _HEADER.size : at + length]
+        yield kind, flags, sequence, data[at + _HEADER.size : at + length]
         at += length + 3 & ~3
 
 

@@ -4,13 +4,14 @@ import contextlib
 import functools
 import ipaddress
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from lvsagent import ipc
 from lvsagent.election.findings import Findings
 from lvsagent.election.keys import Credentials
+from lvsagent.election.lack import Lack
 from lvsagent.vrrp import arp, events, ip, machine, packet
 from lvsagent.vrrp.probe import Probing
 
@@ -22,6 +23,11 @@ REMOVALS_WITHIN: Final = 10.0
 INSECURE: Final = (
     "a VRRPv2 password crosses the wire in clear text: whoever is on the LAN can take the addresses; use HMAC"
 )
+
+
+_remembered = functools.lru_cache(maxsize=512)
+"""What is made of the texts of a wish, and asked for with every advert, claim or look: there are up to 255 routers of
+up to 64 addresses on an interface, and to parse an address takes some microseconds."""
 
 
 def refusal(config: ipc.RouterConfig) -> str | None:
@@ -66,27 +72,43 @@ def packed(text: str, family: int) -> bytes | None:
     return address.packed if address.version == family and "%" not in text else None
 
 
-def _all_packed(texts: Iterable[str], family: int) -> tuple[bytes, ...]:
+@_remembered
+def _all_packed(texts: tuple[str, ...], family: int) -> tuple[bytes, ...]:
     return tuple(found for text in texts if (found := packed(text, family)) is not None)
 
 
-@functools.lru_cache(maxsize=1024)
-def _known(texts: tuple[str, ...], family: int) -> frozenset[bytes]:
-    """Asked for with every claim that is heard."""
+@_remembered
+def _set_of(texts: tuple[str, ...], family: int) -> frozenset[bytes]:
     return frozenset(_all_packed(texts, family))
 
 
-def conflict(config: ipc.RouterConfig, others: tuple[ipc.RouterConfig, ...]) -> str | None:
-    """Why this router cannot run beside those accepted before it; None: it can."""
-    for other in others:
-        if _identity(other) == _identity(config):
-            return f"virtual_router_id {config.virtual_router_id}: taken by {other.name} on {config.interface}"
-        if config.virtual_mac and other.virtual_mac and carrier(other) == carrier(config):
-            return f"virtual_mac: {carrier(config)} is made for {other.name} already; use another virtual_router_id"
-        if shared := prefixes(other).keys() & prefixes(config).keys():
-            names = ", ".join(str(ipaddress.ip_address(address)) for address in sorted(shared))
-            return f"addresses: {names} already served by {other.name}"
-    return None
+class _Accepted:
+    """The routers of a wish so far, by what no two of them may have in common."""
+
+    def __init__(self) -> None:
+        self._identities: dict[tuple[str, int, int], str] = {}
+        self._carriers: dict[str, str] = {}
+        """Of virtual MACs."""
+        self._addresses: dict[bytes, str] = {}
+
+    def add(self, config: ipc.RouterConfig) -> None:
+        self._identities[_identity(config)] = config.name
+        if config.virtual_mac:
+            self._carriers[carrier(config)] = config.name
+        self._addresses.update(dict.fromkeys(prefixes(config), config.name))
+
+    def conflict(self, config: ipc.RouterConfig) -> str | None:
+        """Why this router cannot run beside those; None: it can."""
+        if (other := self._identities.get(_identity(config))) is not None:
+            return f"virtual_router_id {config.virtual_router_id}: taken by {other} on {config.interface}"
+        if config.virtual_mac and (other := self._carriers.get(carrier(config))) is not None:
+            return f"virtual_mac: {carrier(config)} is made for {other} already; use another virtual_router_id"
+        shared = sorted(address for address in prefixes(config) if address in self._addresses)
+        if shared:
+            other = self._addresses[shared[0]]
+            names = ", ".join(str(ipaddress.ip_address(a)) for a in shared if self._addresses[a] == other)
+            return f"addresses: {names} already served by {other}"
+        return None
 
 
 def _identity(config: ipc.RouterConfig) -> tuple[str, int, int]:
@@ -106,11 +128,11 @@ def carrier(config: ipc.RouterConfig) -> str:
 
 def virtual_addresses(config: ipc.RouterConfig) -> tuple[bytes, ...]:
     """As adverts list them. Of an IPv6 router the first is link-local (RFC 9568 section 5.2.9, erratum 8300)."""
-    named = tuple(ipaddress.ip_interface(text).ip for text in config.addresses)
+    named = tuple(ipaddress.ip_interface(text).ip.packed for text in config.addresses)
     if config.family == 4:
-        return tuple(address.packed for address in named)
-    first = [address.packed for address in named if address.is_link_local]
-    others = [address.packed for address in named if not address.is_link_local]
+        return named
+    first = [address for address in named if ip.is_link_local(address)]
+    others = [address for address in named if not ip.is_link_local(address)]
     return (*(first or [link_local(config.virtual_router_id)]), *others)
 
 
@@ -143,14 +165,25 @@ def parameters(config: ipc.RouterConfig, source: bytes) -> events.Parameters:
     )
 
 
-def prefixes(config: ipc.RouterConfig) -> dict[bytes, int]:
+def prefixes(config: ipc.RouterConfig) -> Mapping[bytes, int]:
     """Address -> prefix length; what is no address is left out (the router is refused then)."""
+    return _prefixes(config.addresses)
+
+
+@_remembered
+def _prefixes(texts: tuple[str, ...]) -> Mapping[bytes, int]:
     found: dict[bytes, int] = {}
-    for text in config.addresses:
+    for text in texts:
         with contextlib.suppress(ValueError):
             interface = ipaddress.ip_interface(text)
             found[interface.ip.packed] = interface.network.prefixlen
     return found
+
+
+@_remembered
+def _written(texts: tuple[str, ...]) -> Mapping[bytes, str]:
+    """Address -> as it is told of, with its prefix length."""
+    return {address: f"{ipaddress.ip_address(address)}/{length}" for address, length in _prefixes(texts).items()}
 
 
 def _no_transitions() -> dict[str, int]:
@@ -184,11 +217,9 @@ class Router:
     arrived: float | None = None
     """When its socket last had anything to read."""
     send_failed: bool = False
-    director_macs: dict[bytes, bytes] = field(default_factory=dict)
-    """MAC -> address of other directors, as far as it was asked for."""
     directors_asked: float | None = None
-    server_macs: dict[bytes, bytes] = field(default_factory=dict)
-    """MAC -> address of real servers, as far as it was asked for."""
+    servers_asked: float | None = None
+    """When hosts were last asked for their MACs, to know them by."""
     claimed: float | None = None
     """When somebody else last claimed an address that is asked for or held."""
     probing: Probing = field(default_factory=Probing)
@@ -199,6 +230,11 @@ class Router:
     adverts_received: int = 0
     announcements_sent: int = 0
     address_errors: int = 0
+    left_alone: frozenset[bytes] = frozenset()
+    """Addresses that somebody else put on the interface."""
+    lack: Lack = field(default_factory=Lack)
+    preempted: bool = False
+    """It became Active although another one served."""
 
     @classmethod
     def of(cls, config: ipc.RouterConfig, refused: str | None, credentials: Credentials) -> "Router":
@@ -240,7 +276,8 @@ class Router:
     @property
     def directors(self) -> frozenset[bytes]:
         """The only senders of adverts that count; empty: not known."""
-        return frozenset(self.peers or _all_packed(self.config.sources, self.config.family))
+        peers = _set_of(self.config.unicast_peers or (), self.config.family)
+        return peers or _set_of(self.config.sources, self.config.family)
 
     @property
     def neighbor_directors(self) -> frozenset[bytes]:
@@ -250,12 +287,7 @@ class Router:
     @property
     def real_servers(self) -> frozenset[bytes]:
         """Hosts that have the addresses on ``lo`` and must be silent about them."""
-        return _known(self.config.real_servers, self.config.family)
-
-    def real_server(self, mac: bytes) -> bytes | None:
-        """The address of the real server with that MAC; None: it is none, or a director, or not known yet."""
-        address = self.server_macs.get(mac)
-        return address if address in self.real_servers and mac not in self.director_macs else None
+        return _set_of(self.config.real_servers, self.config.family)
 
     @property
     def expectation(self) -> packet.Expectation:
@@ -291,7 +323,7 @@ class Router:
         ) or any(self.prefixes.get(address, length) != length for address, length in prefixes(config).items())
 
     @property
-    def prefixes(self) -> dict[bytes, int]:
+    def prefixes(self) -> Mapping[bytes, int]:
         """Prefix length of each address of the wish."""
         return prefixes(self.config)
 
@@ -309,12 +341,7 @@ class Router:
             self.findings.note(ipc.Finding.PASSWORD_INSECURE, INSECURE, now)
         if self.credentials.problem:
             self.findings.note(ipc.Finding.KEY_MISSING, self.credentials.problem, now)
-        lengths = self.prefixes
-        held = tuple(
-            f"{ipaddress.ip_address(address)}/{lengths[address]}"
-            for address in self.machine.parameters.addresses
-            if address in lengths and holds(self.index, address)
-        )
+        held = tuple(text for address, text in _written(self.config.addresses).items() if holds(self.index, address))
         return ipc.RouterStatistics(
             router=self.config.name,
             state=self.machine.state,
@@ -338,11 +365,11 @@ class Router:
 
 def by_name(configs: tuple[ipc.RouterConfig, ...]) -> dict[str, tuple[ipc.RouterConfig, str | None]]:
     """Each router of a wish with the reason for which it is refused, if any. Of equal names the last counts."""
-    accepted: list[ipc.RouterConfig] = []
+    accepted = _Accepted()
     result: dict[str, tuple[ipc.RouterConfig, str | None]] = {}
     for config in configs:
-        reason = refusal(config) or conflict(config, tuple(accepted))
+        reason = refusal(config) or accepted.conflict(config)
         if reason is None:
-            accepted.append(config)
+            accepted.add(config)
         result[config.name] = (config, reason)
     return result

@@ -9,7 +9,7 @@ from lvsagent.election.wire import Wire
 from lvsagent.vrrp import events
 
 MOST_SERVERS: Final = 1000
-"""Real servers whose ARP or ND is heard at one socket: a filter has 4096 instructions at most, two for each address."""
+"""Real servers whose ARP or ND is heard at one socket: with more of them the kernel's filter might be the coarse one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,29 +54,29 @@ def ground(router: Router, wire: Wire, virtual: frozenset[bytes], now: float) ->
 
 def leftovers(router: Router, wire: Wire) -> tuple[bytes, ...]:
     """Addresses of the router that an earlier process of ours put on the interface."""
-    wanted = {address: router.prefix_length(address) for address in router.machine.parameters.addresses}
     return tuple(
-        there.address
-        for there in wire.addresses
-        if there.index == router.index and there.fenced and wanted.get(there.address) == there.prefix_length
+        address
+        for address in router.machine.parameters.addresses
+        if (router.index, address, router.prefix_length(address)) in wire.fenced
     )
 
 
-def listen(wire: Wire, routers: tuple[Router, ...]) -> None:
-    """Tell the kernel what the routers listen for."""
+def listen(wire: Wire, routers: tuple[Router, ...]) -> list[str]:
+    """Tell the kernel what the routers listen for. Returns the interfaces where it does not take that now."""
+    deaf: list[str] = []
     for place, adverts in wire.adverts.items():
-        adverts.listen_for(
+        identifiers = (
             router.config.virtual_router_id for router in routers if router.place == place and router.refused is None
         )
+        if not adverts.listen_for(identifiers):
+            deaf.append(place[0])
     for place, neighbors in wire.neighbors.items():
         here = [router for router in routers if router.vip_place == place]
         servers = sorted({address for router in here for address in router.real_servers})
-        neighbors.listen_for(
-            itertools.chain(
-                (a for router in here for a in (*router.machine.parameters.addresses, *router.neighbor_directors)),
-                servers[:MOST_SERVERS],
-            )
-        )
+        ours = (a for router in here for a in (*router.machine.parameters.addresses, *router.neighbor_directors))
+        if not neighbors.listen_for(itertools.chain(ours, servers[:MOST_SERVERS])):
+            deaf.append(place[0])
+    return deaf
 
 
 def lost_track(router: Router, wire: Wire) -> str | None:

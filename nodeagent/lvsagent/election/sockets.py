@@ -65,18 +65,20 @@ class AdvertSocket:
     def close(self) -> None:
         self._socket.close()
 
-    def listen_for(self, virtual_router_ids: Iterable[int]) -> None:
-        """Let the kernel drop the adverts of other virtual routers; of any version, so that ours are counted."""
+    def listen_for(self, virtual_router_ids: Iterable[int]) -> bool:
+        """Let the kernel drop the adverts of other virtual routers; of any version, so that ours are counted. False:
+        it takes no filter, and what was heard before is heard."""
         accept = frozenset(virtual_router_ids)
         if accept == self._accepted:
-            return
+            return True
         # The octet after the first of VRRP is the VRID in every version of it. IPv4's header comes first, IPv6's does
         # not come at all.
         program: list[bpf.Instruction] = [(bpf.LOAD_BYTE, 0, 0, 1)]
         if self.family == 4:
             program = [(bpf.LOAD_X_HEADER_LENGTH, 0, 0, 0), (bpf.LOAD_BYTE_INDIRECT, 0, 0, 1)]
-        bpf.attach(self._socket, [*program, *bpf.any_of(accept)])
-        self._accepted = accept
+        taken = bpf.attach_some(self._socket, [*program, *bpf.any_of(accept)], [bpf.ANYTHING])
+        self._accepted = accept if taken else frozenset()
+        return taken
 
     def send(self, payload: bytes, destination: bytes, source: bytes) -> None:
         """One advert to a group or a peer. Raises OSError."""

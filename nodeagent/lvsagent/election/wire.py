@@ -1,9 +1,11 @@
 """The interfaces as they are now, and the sockets open on them."""
 
 import contextlib
+import errno
+import os
 import select
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 from lvsagent.election import macvlan
@@ -32,8 +34,11 @@ class Wire:
         self._epoll = epoll
         self._watched: frozenset[str] = frozenset()
         self._links: dict[str, Link] = {}
-        self.addresses: tuple[Address, ...] = ()
-        """On all interfaces."""
+        self._foreign: dict[int, list[Address]] = {}
+        self.fenced: frozenset[tuple[int, bytes, int]] = frozenset()
+        """Index, address and prefix length of what was added the way we add ours."""
+        self.trouble = ""
+        """Why links and addresses are those of an earlier look; empty: they are not."""
         self.adverts: dict[Place, AdvertSocket] = {}
         self.neighbors: dict[Place, NeighborSocket] = {}
         self.monitor = Monitor()
@@ -50,9 +55,26 @@ class Wire:
         self.refresh()
 
     def refresh(self) -> None:
-        """Read links and addresses from the kernel."""
-        self._links = {link.name: link for link in self._netlink.links() if link.name in self._watched}
-        self.addresses = tuple(self._netlink.addresses())
+        """Read links and addresses from the kernel, unless it is in ``trouble``: then what was known stays."""
+        try:
+            links, addresses = self._netlink.links(), self._netlink.addresses()
+        except OSError as error:
+            self.trouble = str(error)
+            return
+        self.trouble = ""
+        self._links = {link.name: link for link in links if link.name in self._watched}
+        foreign: dict[int, list[Address]] = {}
+        for there in addresses:
+            if not there.fenced:
+                foreign.setdefault(there.index, []).append(there)
+        self._foreign = foreign
+        self.fenced = frozenset(
+            (there.index, there.address, there.prefix_length) for there in addresses if there.fenced
+        )
+
+    def foreign(self, index: int) -> Sequence[Address]:
+        """Addresses of that interface that are not ours, in the kernel's order."""
+        return self._foreign.get(index, ())
 
     def link(self, interface: str) -> Link | None:
         return self._links.get(interface)
@@ -68,12 +90,10 @@ class Wire:
         size = 4 if family == 4 else 16
         found = [
             there.address
-            for there in self.addresses
-            if link is not None
-            and there.index == link.index
-            and len(there.address) == size
+            for there in (self.foreign(link.index) if link is not None else ())
+            if len(there.address) == size
             and there.usable
-            and not (there.fenced or there.address in virtual)
+            and there.address not in virtual
             and (there.scope >= SCOPE_LINK) == (family == 6 and link_local)
         ]
         if preferred in found:
@@ -110,7 +130,9 @@ class Wire:
             macvlan.remove(self._netlink, current.index)
         macvlan.make(self._netlink, name, parent.index, mac)
         self.refresh()
-        return self._links[name]
+        if (made := self._links.get(name)) is None:
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+        return made
 
     def switch(self, index: int, *, on: bool) -> None:
         """Bring a link of ``macvlan`` up or down. Raises OSError."""
@@ -128,9 +150,9 @@ class Wire:
         if current is not None and current.index == index and (place[1] == 6 or current.source == source):
             return current
         fresh = AdvertSocket(place[1], place[0], index, source)
+        self.register(fresh)
         self._close(current)
         self.adverts[place] = fresh
-        self._epoll.register(fresh.fileno(), select.EPOLLIN)
         return fresh
 
     def open_neighbors(self, place: Place, link: Link) -> NeighborSocket:
@@ -140,14 +162,19 @@ class Wire:
             return current
         kind = ArpSocket if place[1] == 4 else NdSocket
         fresh = kind(link.name, link.index, link.mac)
+        self.register(fresh)
         self._close(current)
         self.neighbors[place] = fresh
-        self._epoll.register(fresh.fileno(), select.EPOLLIN)
         return fresh
 
     def register(self, opened: _Closable) -> None:
-        """Wake up for this socket too, until ``unregister``."""
-        self._epoll.register(opened.fileno(), select.EPOLLIN)
+        """Wake up for this socket too, until ``unregister``. Raises OSError, with the socket closed: one that nobody
+        is woken up for would be as good as none."""
+        try:
+            self._epoll.register(opened.fileno(), select.EPOLLIN)
+        except OSError:
+            opened.close()
+            raise
 
     def unregister(self, opened: _Closable) -> None:
         """Close a socket of ``register``, without waiting for it.
@@ -155,9 +182,13 @@ class Wire:
         The kernel lets a packet socket go only after every processor has passed a quiet moment (``synchronize_net`` in
         net/packet/af_packet.c): 4-8 ms that no timer may wait.
         """
-        self._epoll.unregister(opened.fileno())
+        with contextlib.suppress(OSError):
+            self._epoll.unregister(opened.fileno())
         threading.stack_size(THREAD_STACK)
-        threading.Thread(target=opened.close, daemon=True).start()
+        try:
+            threading.Thread(target=opened.close, daemon=True).start()
+        except RuntimeError:  # no memory or no number for a thread: then it is waited for
+            opened.close()
 
     def close(self) -> None:
         opened: list[_Closable] = [*self.adverts.values(), *self.neighbors.values(), self.monitor]

@@ -12,6 +12,9 @@ SPACING: Final = 0.1
 links that come up slowly; ours is up, and its peers' adverts are waited for meanwhile."""
 AGAIN: Final = 1.0
 """Seconds from one series of probes to the next one, while somebody answers."""
+MOST_ANSWERS: Final = 2048
+"""Of one series, by different MACs: whoever is on the segment can send as many as it likes. More than there can be real
+servers, so that they do not hide a foreign host by their number."""
 _HEAD: Final = ETHERTYPE_ARP.to_bytes(2) + bytes((0, 1, 8, 0, 6, 4)) + REQUEST.to_bytes(2)
 
 
@@ -45,6 +48,11 @@ class Probing:
         return min((question.deadline for question in self._questions.values()), default=None)
 
     @property
+    def asking(self) -> bool:
+        """Some are not to be used yet."""
+        return bool(self._questions)
+
+    @property
     def withheld(self) -> frozenset[bytes]:
         """Not to be used now."""
         return frozenset(self._questions)
@@ -67,7 +75,8 @@ class Probing:
 
     def answered(self, address: bytes, mac: bytes) -> None:
         """A host with that MAC, not ours, says that it has the address."""
-        if (question := self._questions.get(address)) is not None:
+        question = self._questions.get(address)
+        if question is not None and len(question.answers) < MOST_ANSWERS:
             question.answers[mac] = None
 
     def step(self, now: float, ignored: Container[bytes] = ()) -> tuple[list[bytes], list[bytes]]:
