@@ -1,5 +1,6 @@
 """The process around the engine: one thread that waits for the wire, the agent, a signal or the next deadline."""
 
+import contextlib
 import math
 import select
 import socket
@@ -78,6 +79,8 @@ class Loop:
             report=server.send,
             failures=handoff.started(run_folder, clock(), log),
         )
+        self._turned_off = False
+        """The server's socket wakes nobody up: it is stuck."""
         self._generation = -1
         self._confirmed = True
         self._refused = 0
@@ -132,10 +135,19 @@ class Loop:
             self._server.send(ipc.Configured(generation=self._generation))
         if now >= self._next_statistics:
             self._next_statistics = now + STATISTICS
-            self._server.send(self._statistics())
+            if self._server.clients:
+                self._server.send(self._statistics())
             self._lateness = 0.0
+            self._server.stuck = False
+        if self._server.stuck is not self._turned_off:
+            with contextlib.suppress(OSError):
+                self._epoll.modify(self._server.fileno(), 0 if self._server.stuck else select.EPOLLIN)
+                self._turned_off = self._server.stuck
         for client in self._server.clients:
-            self._epoll.modify(client.fileno(), select.EPOLLIN | (select.EPOLLOUT if client.unsent else 0))
+            try:
+                self._epoll.modify(client.fileno(), select.EPOLLIN | (select.EPOLLOUT if client.unsent else 0))
+            except OSError:
+                self._server.drop(client)
         return ready
 
     def _let_gather(self, now: float) -> None:
@@ -149,9 +161,13 @@ class Loop:
 
     def _serve(self, ready: set[int], now: float) -> None:
         if self._server.fileno() in ready and (fresh := self._server.accept()) is not None:
-            self._epoll.register(fresh.fileno(), select.EPOLLIN)
-            self._server.send(self._statistics(), (fresh,))
-            self._server.send(self._beats.liveness, (fresh,))
+            try:
+                self._epoll.register(fresh.fileno(), select.EPOLLIN)
+            except OSError:  # nobody would be woken up for it; it will come again
+                self._server.drop(fresh)
+            else:
+                self._server.send(self._statistics(), (fresh,))
+                self._server.send(self._beats.liveness, (fresh,))
         for client in self._server.clients:
             if client.fileno() not in ready:
                 continue

@@ -30,7 +30,7 @@ class Client:
 
 
 class Server:
-    """Accepts clients, cuts what they send into lines, queues what they get. Never blocks."""
+    """Accepts clients, cuts what they send into lines, queues what they get. Never blocks, and raises nothing later."""
 
     def __init__(self, path: Path, log: Callable[..., None]) -> None:
         """Raises OSError. Replaces the socket file of an earlier process; the caller holds the lock of the folder."""
@@ -44,8 +44,10 @@ class Server:
         self._listener.listen(MOST_CLIENTS)
         self._listener.setblocking(False)
         self._clients: list[Client] = []
-        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        """A file descriptor to turn a client away with when there is no other left."""
+        self._spare = _spare()
+        """A file descriptor to turn a client away with when there is no other left; None: it went to somebody else."""
+        self.stuck = False
+        """A client waits who can be neither accepted nor turned away: the socket wakes us up for nothing."""
 
     def fileno(self) -> int:
         return self._listener.fileno()
@@ -59,6 +61,7 @@ class Server:
         try:
             connection, _ = self._listener.accept()
         except OSError as error:
+            self.stuck = not isinstance(error, BlockingIOError)
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 self._turn_away()
             return None
@@ -73,11 +76,16 @@ class Server:
 
     def _turn_away(self) -> None:
         """Without a free file descriptor: whoever waits at the socket would wake us up for ever."""
-        os.close(self._spare)
-        with contextlib.suppress(OSError):
+        if self._spare is not None:
+            os.close(self._spare)
+        try:
             self._listener.accept()[0].close()
-        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        self._log("no file descriptor is left for a client of the election socket; it was turned away")
+        except OSError:  # somebody else was faster
+            pass
+        else:
+            self.stuck = False
+            self._log("no file descriptor is left for a client of the election socket; it was turned away")
+        self._spare = _spare()
 
     def receive(self, client: Client) -> list[ipc.Configure]:
         """The whole wishes that arrived from the client; it is dropped when it closes or sends something else."""
@@ -139,6 +147,14 @@ class Server:
         for client in self.clients:
             self.drop(client)
         self._listener.close()
-        os.close(self._spare)
-        with contextlib.suppress(FileNotFoundError):
+        if self._spare is not None:
+            os.close(self._spare)
+        with contextlib.suppress(OSError):
             self._path.unlink()
+
+
+def _spare() -> int | None:
+    try:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None

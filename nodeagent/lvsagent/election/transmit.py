@@ -29,18 +29,20 @@ class Transmitter:
             source=mine.source,
             version=mine.version,
         )
-        trouble: Exception | None = None
+        # Words only: an exception refers to the frame that caught it, and nobody would collect the two if this frame
+        # referred to it.
+        trouble, denied = "", False
         for destination in router.peers or (GROUPS[router.config.family],):
             try:
                 payload = router.credentials.encode(said, destination, now)
                 self._wire.adverts[router.place].send(payload, destination, mine.source)
                 router.adverts_sent += 1
             except (OSError, KeyError, ValueError) as error:
-                trouble = error
-        if trouble is not None and not router.send_failed:
+                trouble, denied = str(error) or type(error).__name__, isinstance(error, PermissionError)
+        if trouble and not router.send_failed:
             self._log("the advert could not be sent", router=router.config.name, error=trouble)
-        router.send_failed = trouble is not None
-        if isinstance(trouble, PermissionError):
+        router.send_failed = bool(trouble)
+        if denied:
             text = f"outgoing: a firewall of this node drops VRRP (IP protocol 112) on {router.config.interface}"
             router.findings.note(Finding.ADVERT_BLOCKED, text, now)
 

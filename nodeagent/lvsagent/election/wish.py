@@ -32,7 +32,8 @@ class WishStore:
         unfinished = self._path.with_suffix(".tmp")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.write_text(json.dumps(content, indent=1))
+            # Without indent: with it json's encoder is made of functions that refer to each other, which nobody collects.
+            unfinished.write_text(json.dumps(content))
             unfinished.replace(self._path)
             self._saved = kept
             self._failed = False
