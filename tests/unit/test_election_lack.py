@@ -62,9 +62,9 @@ def test_directors_that_both_lack_it_hand_over_ever_less_often() -> None:
 
 def test_the_sentence_names_addresses_interface_the_kernels_words_and_a_remedy() -> None:
     lack = Lack()
-    lack.update({VIP: NO_MEMORY, OTHER: NO_MEMORY}, 0.0)
+    lack.update({bytes((10, 0, 0, last)): NO_MEMORY for last in range(200, 205)}, 0.0)
     text = lack.sentence("eth0")
-    assert all(word in text for word in ("10.0.0.200", "1 more", "eth0", NO_MEMORY, "dmesg"))
+    assert all(word in text for word in ("10.0.0.200, 10.0.0.201", "2 more", "eth0", NO_MEMORY, "dmesg"))
     lack.update({SIX: DENIED}, 0.0)
     assert "net.ipv6.conf.eth1.disable_ipv6=0" in lack.sentence("eth1")
     lack.update({VIP: DENIED}, 0.0)

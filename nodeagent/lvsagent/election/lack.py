@@ -15,6 +15,8 @@ PATIENCE: Final = 1.0
 """Seconds for which refusals may last."""
 AGAIN: Final = 10.0
 """Seconds until a successor is asked for again where none came."""
+NAMED: Final = 3
+"""Addresses that a sentence names."""
 
 _DENIED: Final = frozenset({os.strerror(errno.EACCES), os.strerror(errno.EPERM)})
 
@@ -59,12 +61,13 @@ class Lack:
         """Addresses, the kernel's words, the remedy."""
         first = next(iter(self.refused))
         words = self.refused[first]
-        others = f" and {len(self.refused) - 1} more" if len(self.refused) > 1 else ""
-        remedy = "look at the log of its kernel (dmesg), and at its memory"
+        named = ", ".join(str(ipaddress.ip_address(address)) for address in list(self.refused)[:NAMED])
+        others = f" and {len(self.refused) - NAMED} more" if len(self.refused) > NAMED else ""
+        remedy = "see what its log says (dmesg), and its memory"
         if words in _DENIED:
-            setting = f"net.ipv6.conf.{interface}.disable_ipv6=0" if len(first) == 16 else "a pod as we make it"
-            remedy = f"the election needs CAP_NET_ADMIN, and {setting}"
+            remedy = "the election needs CAP_NET_ADMIN"
+            remedy += f", and IPv6 net.ipv6.conf.{interface}.disable_ipv6=0" if len(first) == 16 else ""
         return (
-            f"the kernel of this node refuses {ipaddress.ip_address(first)}{others} on {interface} ({words}), so not"
-            f" served here; tried again, and given to another director if one can: {remedy}"
+            f"the kernel of this node refuses {named}{others} on {interface} ({words}): not served here, tried again,"
+            f" and left to another director if there is one; {remedy}"
         )
