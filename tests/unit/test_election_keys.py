@@ -1,5 +1,7 @@
 """Keys in a folder: read, replaced, missing; and what a router does with them."""
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -172,6 +174,48 @@ def test_a_key_whose_file_vanishes_stays_in_force(folder: Path) -> None:
     ours.refresh(keys, REFRESH)
     assert ours.problem == ""
     assert isinstance(understood(ours, ours), packet.Advertisement)
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EIO, errno.ENOENT])
+@pytest.mark.parametrize("what", ["open", "iterdir"])
+def test_keys_that_cannot_be_read_now_stay_as_they_were(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, code: int, what: str
+) -> None:
+    """With the older one only, a node would sign with that, and refuse what the others sign: two Actives."""
+    put(folder, "lab.hmac.2", OTHER)
+    keys = opened(folder)
+    before = keys.ring("lab")
+    real = Path.open
+
+    def fail(path: Path, *arguments: object) -> object:
+        if path.name in ("lab.hmac.2", folder.name):
+            raise OSError(code, os.strerror(code))
+        return real(path, *arguments)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, what, fail)
+    assert not keys.refresh(REFRESH)
+    assert keys.ring("lab") is before
+    monkeypatch.undo()
+    assert not keys.refresh(2 * REFRESH), "nothing has changed"
+    put(folder, "lab.hmac.3", KEY)
+    assert keys.refresh(3 * REFRESH)
+
+
+def test_a_key_that_cannot_be_read_hides_no_other_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(folder, "zebra.hmac.1", OTHER)
+    real = Path.open
+
+    def fail(path: Path, *arguments: object) -> object:
+        if path.name == "lab.hmac.1":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path, *arguments)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", fail)
+    log = Log()
+    keys = opened(folder, log)
+    assert keys.ring("zebra") is not None
+    assert keys.ring("lab") is None
+    assert any("lab.hmac.1" in line and "cannot be read" in line for line in log.lines)
 
 
 def test_what_cannot_be_used_is_named_once_and_never_quoted(tmp_path: Path) -> None:

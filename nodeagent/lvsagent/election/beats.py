@@ -85,6 +85,8 @@ class Beats:
         self._turns = 0
         self._eager = 0.0
         self._retry = math.inf
+        self._cannot_ask = False
+        """Said already."""
         self._answers_until = 0.0
         self._mute: frozenset[str] = frozenset()
         self._cut_off = False
@@ -124,6 +126,7 @@ class Beats:
         self._slots = [list(self._peers.values())[first::SLOTS] for first in range(SLOTS)]
         self._detector.configure(peer.name for peer in self._peers.values())
         if before != (self._name, self._addresses, self._families()) or not self._sockets:
+            self._close_sockets()
             self._open(now)
         self._next = min(self._next, now)
         return self._say()
@@ -272,19 +275,25 @@ class Beats:
         return sorted({*map(_family, self._addresses[:1]), *(peer.family for peer in self._peers.values())})
 
     def _open(self, now: float) -> None:
-        self._close_sockets()
+        """Those that are not open. What fails is tried again."""
         self._retry = math.inf
         for family in self._families():
+            if family in self._sockets:
+                continue
             own = [address for address in self._addresses if _family(address) == family]
             try:
                 self._sockets[family] = self._bound(family, [*own[:1], ANYWHERE[family]])
             except OSError as error:
                 self._log("heartbeats cannot be heard; tried again", port=self._port, family=family, error=error)
                 self._retry = now + RETRY
-        try:
-            self._echo = Echo()
-        except OSError as error:
-            self._log("kernels of other nodes cannot be asked (grant CAP_NET_RAW)", error=error)
+        if self._echo is None:
+            try:
+                self._echo = Echo()
+            except OSError as error:
+                self._retry = now + RETRY
+                if not self._cannot_ask:
+                    self._log("kernels of other nodes cannot be asked (grant CAP_NET_RAW); tried again", error=error)
+            self._cannot_ask = self._echo is None
 
     def _bound(self, family: int, hosts: list[str]) -> socket.socket:
         """A socket at the first of the hosts that this node has: others know us by the address of our Node."""

@@ -83,10 +83,10 @@ class Blocked:
         seconds = min(LONGEST_LOOK, max(LOOK, LOOK_INTERVALS * interval))
         try:
             tap = Tap(place[0], place[1], [router.config.virtual_router_id for router in here])
+            self._wire.register(tap)
         except OSError as error:
             self._log.seldom(now, str(place), "adverts cannot be looked for", interface=place[0], error=error)
             return
-        self._wire.register(tap)
         self._looks[place] = _Look(tap, now + seconds, now)
 
     def _read(self, look: _Look, here: list[Router], now: float) -> None:

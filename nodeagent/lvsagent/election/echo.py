@@ -69,17 +69,25 @@ class Echo:
 
 
 def _open_ipv4() -> socket.socket:
-    opened = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_ICMP)
-    opened.setblocking(False)
     # A bit that is set keeps that type out.
-    opened.setsockopt(SOL_RAW, ICMP_FILTER, struct.pack("=I", 0xFFFF_FFFF & ~(1 << ECHO_REPLY[4])))
-    return opened
+    wanted = struct.pack("=I", 0xFFFF_FFFF & ~(1 << ECHO_REPLY[4]))
+    return _opened(socket.AF_INET, socket.IPPROTO_ICMP, SOL_RAW, ICMP_FILTER, wanted)
 
 
 def _open_ipv6() -> socket.socket:
-    opened = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_ICMPV6)
-    opened.setblocking(False)
     words = [0xFFFF_FFFF] * 8
     words[ECHO_REPLY[6] // 32] &= ~(1 << ECHO_REPLY[6] % 32)
-    opened.setsockopt(socket.IPPROTO_ICMPV6, ICMP6_FILTER, struct.pack("=8I", *words))
+    return _opened(
+        socket.AF_INET6, socket.IPPROTO_ICMPV6, socket.IPPROTO_ICMPV6, ICMP6_FILTER, struct.pack("=8I", *words)
+    )
+
+
+def _opened(family: int, protocol: int, level: int, option: int, wanted: bytes) -> socket.socket:
+    opened = socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+    try:
+        opened.setblocking(False)
+        opened.setsockopt(level, option, wanted)
+    except OSError:
+        opened.close()
+        raise
     return opened

@@ -73,19 +73,27 @@ class Keys:
         return f"authentication {config.authentication}: no usable key in {self._folder}: put it into {wanted}"
 
     def _read(self) -> dict[str, bytes]:
+        """What there is. What cannot be read now counts as it was: with a part of its keys a node would sign with an
+        old one, and refuse what others sign."""
         files: dict[str, bytes] = {}
         try:
-            for path in sorted(self._folder.iterdir()):
+            paths = sorted(self._folder.iterdir())
+        except OSError as error:  # none yet, a Secret that is being exchanged, no descriptor: the next look is soon
+            if not isinstance(error, FileNotFoundError):
+                self._complain(str(self._folder), f"cannot be read: {error.strerror}")
+            return self._files
+        for path in paths:
+            try:
                 if path.name.startswith(".") or not path.is_file():
                     continue
                 if path.stat().st_mode & READABLE_BY_ALL:
                     self._complain(path.name, "everybody on the node can read it: take the permission away")
                 with path.open("rb") as opened:
                     files[path.name] = opened.read(LARGEST)
-        except FileNotFoundError:
-            return files  # no folder, or a Secret that is being exchanged: the next look is soon
-        except OSError as error:
-            self._complain(str(self._folder), f"cannot be read: {error.strerror}")
+            except OSError as error:
+                self._complain(path.name, f"cannot be read: {error.strerror}")
+                if path.name in self._files:
+                    files[path.name] = self._files[path.name]
         return files
 
     def _complain(self, subject: str, reason: str) -> None:

@@ -9,7 +9,7 @@ from lvsagent.election.wire import Wire
 from lvsagent.vrrp import events
 
 MOST_SERVERS: Final = 1000
-"""Real servers whose ARP or ND is heard at one socket: with more of them the kernel's filter might be the coarse one."""
+"""Real servers whose ARP or ND is heard at one socket: with more the kernel's filter might be the coarse one."""
 
 
 @dataclass(frozen=True, slots=True)

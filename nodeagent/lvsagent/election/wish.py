@@ -32,7 +32,7 @@ class WishStore:
         unfinished = self._path.with_suffix(".tmp")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            # Without indent: with it json's encoder is made of functions that refer to each other, which nobody collects.
+            # Without indent: with it json's encoder is made of functions that refer to each other: never collected.
             unfinished.write_text(json.dumps(content))
             unfinished.replace(self._path)
             self._saved = kept
