@@ -210,7 +210,9 @@ def test_fault_50_a_table_of_conntrack_that_is_nearly_full_is_told_at_80_percent
     assert all(connection.lives() for connection in held)
 
 
-def test_a_strict_reverse_path_counts_where_other_nodes_pods_are_reached_but_not_on_the_uplink(tmp_path: Path) -> None:
+def test_a_strict_reverse_path_counts_where_other_nodes_pods_are_reached_and_where_clients_inside_are_answered(
+    tmp_path: Path,
+) -> None:
     with Lan() as lan:
         lan.add_host("n1", "10.0.0.21/24")
         for argv in (
@@ -227,6 +229,8 @@ def test_a_strict_reverse_path_counts_where_other_nodes_pods_are_reached_but_not
             glance = Glance(Path("/proc/sys"), tmp_path)
             try:
                 assert glance.inspect(remote).reverse_path == {"flannel.1": 1}
+                assert glance.inspect(remote).inside == {}
+                assert glance.inspect(remote, {"eth0", "flannel.1"}).inside == {"eth0": 1}
                 lan.run("n1", ["sysctl", "-qw", "net/ipv4/conf/flannel.1/rp_filter=0", "net/ipv4/conf/all/rp_filter=2"])
                 assert glance.inspect(remote).reverse_path == {"flannel.1": 2}
                 lan.run("n1", ["ip", "route", "del", "default"])

@@ -9,12 +9,23 @@ from pathlib import Path
 import pytest
 
 from lvsagent.adapters.clients import Made
-from lvsagent.core.clients import ClientPaths, client_paths
+from lvsagent.core.clients import ClientPaths, client_paths, needs_forwarding6
 from lvsagent.core.guard import NodeReadings
 from lvsagent.core.state import Interface, NodeFacts
 from lvsagent.runtime.guard import Guard
+from lvsagent.runtime.view import View
 from lvsagent.runtime.worker import Worker
-from lvsapi.model import Backend, Forwarding, ObjectKey, Protocol, Resolved, Scheduler, Snapshot, VirtualServer
+from lvsapi.model import (
+    Backend,
+    Forwarding,
+    IPAddress,
+    ObjectKey,
+    Protocol,
+    Resolved,
+    Scheduler,
+    Snapshot,
+    VirtualServer,
+)
 from tests.fakes.kernel import FakeKernel
 from tests.gen import VIP
 from tests.unit.test_agent_loop import Rig
@@ -103,6 +114,61 @@ def pods(*addresses: str) -> Resolved:
     return Resolved(servers=(replace(server, backends=backends),), routers=(), problems=())
 
 
+SIX = ip_address("fd00::200")
+
+
+@pytest.mark.parametrize(
+    ("vip", "forwarding", "changes", "needed"),
+    [
+        (SIX, Forwarding.DIRECT_ROUTING, {"node": "n1"}, True),
+        (SIX, Forwarding.DIRECT_ROUTING, {"node": "n1", "host_network": True}, False),
+        (SIX, Forwarding.DIRECT_ROUTING, {"node": None}, False),
+        (SIX, Forwarding.TUNNEL, {"node": None}, False),
+        (SIX, Forwarding.MASQUERADE, {"node": None}, True),
+        (SIX, Forwarding.DIRECT_ROUTING, {"node": None, "forwarding": Forwarding.MASQUERADE}, True),
+        (SIX, Forwarding.MASQUERADE, {"node": None, "forwarding": Forwarding.TUNNEL}, False),
+        (ADDRESS, Forwarding.MASQUERADE, {"node": "n1"}, False),
+    ],
+)
+def test_ipv6_is_forwarded_where_answers_come_back_through_the_node(
+    vip: IPAddress, forwarding: Forwarding, changes: dict[str, object], needed: bool
+) -> None:
+    (server,) = pods("10.244.1.2").servers
+    backends = tuple(replace(backend, **changes) for backend in server.backends)  # type: ignore[arg-type]
+    server = replace(server, address=vip, forwarding=forwarding, backends=backends)
+    assert needs_forwarding6(Resolved(servers=(server,), routers=(), problems=())) is needed
+
+
+def test_ipv6_is_forwarded_only_on_a_node_that_has_it() -> None:
+    facts = replace(FACTS, interfaces=(interface("eth0", 2, "fd00::21/64"),))
+    assert client_paths({SIX}, pods("fd00:9::9"), facts, (), True).forwards6
+    assert not client_paths({SIX}, pods("fd00:9::9"), facts, (), False).forwards6
+    assert not client_paths({ADDRESS}, pods("10.244.1.2"), FACTS, (), True).forwards6
+
+
+@pytest.mark.parametrize(("advertised", "forwards"), [(None, False), (frozenset({"eth0"}), False), (frozenset(), True)])
+def test_ipv6_is_not_forwarded_before_it_is_known_that_no_route_goes(
+    advertised: frozenset[str] | None, forwards: bool
+) -> None:
+    made: list[ClientPaths] = []
+
+    class Records:
+        async def make(self, paths: ClientPaths) -> Made:
+            made.append(paths)
+            return Made()
+
+    view = View(node="n1", version="test", resolved=replace_address(pods("fd00:9::9"), SIX))
+    guard = Guard(worker=Records(), view=view)  # type: ignore[arg-type]
+    guard._readings = NodeReadings(advertised=advertised)
+    facts = replace(FACTS, interfaces=(interface("eth0", 2, "fd00::21/64"),))
+    asyncio.run(guard._serve_clients(frozenset({SIX}), facts))
+    assert [paths.forwards6 for paths in made] == [forwards]
+
+
+def replace_address(resolved: Resolved, address: IPAddress) -> Resolved:
+    return replace(resolved, servers=tuple(replace(server, address=address) for server in resolved.servers))
+
+
 def test_nothing_at_all_asks_for_nothing() -> None:
     assert client_paths((), resolved(a10_244_1_2="n1"), FACTS, ["x"]) == ClientPaths()
     linked = replace(FACTS, interfaces=(interface("eth0", 2, "fe80::1/64"),))
@@ -120,7 +186,7 @@ class FakeGlance:
             raise found
         return found
 
-    def inspect(self, remote: object) -> NodeReadings:
+    def inspect(self, remote: object, inside: object) -> NodeReadings:
         return NodeReadings()
 
     def make(self, paths: ClientPaths) -> Made:

@@ -120,6 +120,29 @@ def test_a_strict_reverse_path_and_a_nearly_full_conntrack_are_named_with_the_re
     assert (problem.condition, problem.reason, problem.message) == ("NodeHealthy", "ConntrackNearlyFull", "it is")
 
 
+def test_a_strict_reverse_path_of_the_uplink_is_named_where_clients_inside_are_answered_over_it() -> None:
+    found = findings("n1", 0, None, NodeReadings(inside={"eth0": 1, "eth1": 2}))[NodeFinding.REVERSE_PATH_STRICT]
+    assert "net.ipv4.conf.eth0.rp_filter is effectively 1" in found
+    assert "clients on this node" in found
+    assert "eth1" not in found
+    both = findings("n1", 0, None, NodeReadings(inside={"eth0": 1}, reverse_path={"flannel.1": 1}))
+    assert "flannel" in both[NodeFinding.REVERSE_PATH_STRICT]
+    assert "eth0" in both[NodeFinding.REVERSE_PATH_STRICT]
+    assert findings("n1", 0, None, NodeReadings(inside={"eth0": 2, "eth1": 0})) == {}
+
+
+def test_ipv6_that_is_not_forwarded_because_routes_would_go_is_named_with_the_remedy_and_only_then() -> None:
+    readings = NodeReadings(advertised=frozenset({"eth0", "bond0.7"}))
+    found = findings("n1", 0, None, readings, forwards6=True)
+    assert found.keys() == {NodeFinding.FORWARDING6_OFF}
+    text = found[NodeFinding.FORWARDING6_OFF]
+    assert "Set net/ipv6/conf/bond0.7/accept_ra=2 net.ipv6.conf.eth0.accept_ra=2" in text
+    assert findings("n1", 0, None, readings) == {}
+    assert findings("n1", 0, None, replace(readings, forwarding6=True), forwards6=True) == {}
+    for advertised in (None, frozenset[str]()):
+        assert findings("n1", 0, None, replace(readings, advertised=advertised), forwards6=True) == {}
+
+
 def test_counters_do_not_count_in_a_glance() -> None:
     def answer(scheduler: bytes, packets: int) -> bytes:
         return bytes(8) + attribute(6, scheduler) + attribute(SVC_STATS, struct.pack("=Q", packets)) + bytes(4)
@@ -140,7 +163,7 @@ class FakeGlance:
     def look(self, services: object) -> int:
         return hash((frozenset(self.kernel.read().services), self.kernel.read().loopback))
 
-    def inspect(self, remote: object) -> NodeReadings:
+    def inspect(self, remote: object, inside: object) -> NodeReadings:
         return NodeReadings()
 
     def make(self, paths: ClientPaths) -> Made:

@@ -6,6 +6,7 @@ import pytest
 
 from lvsagent.core import sysctl
 from lvsagent.core.sysctl import (
+    IP6_FORWARD,
     IP_FORWARD,
     REQUIRED,
     Change,
@@ -128,6 +129,25 @@ def test_what_ip_forward_changes_by_itself_is_remembered_and_restored_after_it()
     assert values["net/ipv4/conf/all/accept_redirects"] == "0"
     unchanged = remember(None, "boot", {**BEFORE, **side, IP_FORWARD: "1"}, REQUIRED)
     assert not set(side) & set(unchanged.changes)
+
+
+def test_what_ipv6_forwarding_changes_by_itself_is_remembered_apart_from_ipv4s() -> None:
+    four, six = "net/ipv4/conf/eth0/forwarding", "net/ipv6/conf/eth0/forwarding"
+    side = dict.fromkeys(side_effects(["eth0"]), "0")
+    assert {four, six, "net/ipv6/conf/default/forwarding"} <= side.keys()
+    record = remember(None, "boot", {IP6_FORWARD: "0", **side}, {IP6_FORWARD: "1"})
+    assert record.changes.keys() == {IP6_FORWARD, six, "net/ipv6/conf/default/forwarding"}
+    more = remember(record, "boot", {IP_FORWARD: "0", **side, six: "1"}, {IP_FORWARD: "1"})
+    assert more.changes[six] == Change(original="0", written="1")
+    assert four in more.changes
+    values = undo(more, "boot", {key: change.written for key, change in more.changes.items()})
+    assert {*list(values)[:2]} == {IP_FORWARD, IP6_FORWARD}
+    assert set(values.values()) == {"0"}
+
+
+@pytest.mark.parametrize("value", ["1", "2"])
+def test_ipv6_that_is_forwarded_already_is_left_as_it_is(value: str) -> None:
+    assert satisfied(IP6_FORWARD, value, "1")
 
 
 def test_a_record_survives_the_disk() -> None:

@@ -27,7 +27,9 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE = 20, 21, 22, 1
 NLM_F_CREATE_EXCL = 0x600
 IFA_ADDRESS, IFA_LOCAL, IFA_CACHEINFO, IFA_FLAGS = 1, 2, 6, 8
 IFA_F_NODAD, IFA_F_PERMANENT, IFA_F_NOPREFIXROUTE = 0x02, 0x80, 0x200
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU = 1, 3, 4
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_AF_SPEC = 1, 3, 4, 26
+IFLA_INET6_FLAGS, IF_RA_RCVD = 1, 0x20
+RTPROT_RA = 9
 IFF_UP = 0x1
 RTA_DST, RTA_OIF, RTA_PRIORITY, RTA_TABLE = 1, 4, 6, 15
 TABLE_MAIN, RTN_UNICAST = 254, 1
@@ -118,6 +120,20 @@ class Addresses:
                 candidate = (_u32(attributes.get(RTA_PRIORITY, b"")), _u32(attributes[RTA_OIF]))
                 best[version] = min(best.get(version, candidate), candidate)
         return {version: index for version, (_, index) in best.items()}
+
+    def advertised(self) -> frozenset[int]:
+        """Indices of the interfaces that heard a router advertisement since they are up, or have routes by one."""
+        heard = set()
+        payloads = self._netlink.dump(Message(RTM_GETLINK, 0, IFINFOMSG.pack(0, 0, 0, 0, 0, 0)))
+        for header, attributes in by_type(payloads, IFINFOMSG.size):
+            family = parse_attributes(attributes.get(IFLA_AF_SPEC, b"")).get(socket.AF_INET6, b"")
+            if _u32(parse_attributes(family).get(IFLA_INET6_FLAGS, b"")) & IF_RA_RCVD:
+                heard.add(IFINFOMSG.unpack(header)[3])
+        payloads = self._netlink.dump(Message(RTM_GETROUTE, 0, RTMSG.pack(socket.AF_INET6, 0, 0, 0, 0, 0, 0, 0, 0)))
+        for header, attributes in by_type(payloads, RTMSG.size):
+            if RTMSG.unpack(header)[5] == RTPROT_RA:
+                heard.add(_u32(attributes.get(RTA_OIF, b"")))
+        return frozenset(heard)
 
     def interface_to(self, address: IPAddress) -> int | None:
         """Index of the interface over which this node reaches an address; None: it has no route."""

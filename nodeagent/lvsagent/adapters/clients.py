@@ -18,7 +18,7 @@ from lvsagent.adapters import nftwire as nft
 from lvsagent.adapters.netlink import Message, Netlink, attribute, by_type, parse_attributes
 from lvsagent.adapters.procfs import Originals, Sysctls, boot_id, prepare
 from lvsagent.core.clients import ClientPaths
-from lvsagent.core.sysctl import CONF
+from lvsagent.core.sysctl import CONF, IP6_FORWARD, satisfied
 from lvsapi.model import IPNetwork
 
 ROUTE, NETFILTER = 0, 12
@@ -90,8 +90,10 @@ class Clients:
         errors: list[str] = []
         changes = self._routes(paths, errors) + sum(self._rules(paths, family, errors) for family in (IP, IP6))
         wanted = {f"{CONF}/{name}/accept_local": "1" for name in paths.interfaces}
+        if paths.forwards6:
+            wanted[IP6_FORWARD] = "1"
         there = self._sysctls.read(wanted)
-        missing = {key: value for key, value in wanted.items() if there[key] not in (None, value)}
+        missing = {k: v for k, v in wanted.items() if there[k] is not None and not satisfied(k, there[k], v)}
         if missing:
             try:
                 failures = prepare(self._sysctls, self._originals, boot_id(), missing)

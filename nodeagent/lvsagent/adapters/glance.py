@@ -8,7 +8,7 @@ by the worker thread.
 """
 
 import struct
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from lvsagent.adapters.addresses import Addresses
@@ -21,7 +21,7 @@ from lvsagent.adapters.procfs import Originals, Sysctls
 from lvsagent.core.clients import ClientPaths
 from lvsagent.core.guard import NodeReadings
 from lvsagent.core.state import ServiceKey
-from lvsagent.core.sysctl import CONF, REQUIRED, effective
+from lvsagent.core.sysctl import CONF, CONF6, IP6_FORWARD, REQUIRED, effective
 from lvsapi.model import IPAddress
 
 SVC_STATS = 10
@@ -37,6 +37,7 @@ class Glance:
     def __init__(self, proc_sys: Path, state_dir: Path) -> None:
         self._sysctls = Sysctls(proc_sys)
         self._clients: Clients | None = None
+        self._heard: set[str] = set()
         self._keys: Collection[ServiceKey] = ()
         self._names = Names((), ())
         self._questions: tuple[Message, ...] = ()
@@ -81,18 +82,31 @@ class Glance:
     def _message(self, command: int, body: bytes = b"") -> Message:
         return Message(self._family, 0, struct.pack("=BBH", command, 1, 0) + body)
 
-    def inspect(self, remote: Iterable[IPAddress]) -> NodeReadings:
-        """What is not ours to change. ``remote``: pods of other nodes, one of each node. Raises OSError."""
+    def inspect(self, remote: Iterable[IPAddress], inside: Collection[str] = ()) -> NodeReadings:
+        """What is not ours to change. ``remote``: pods of other nodes, one of each node. ``inside``: interfaces over
+        which answers to clients inside the cluster come. Raises OSError."""
         uplinks = set(self._addresses.default_routes().values())
         ways = {self._addresses.interface_to(address) for address in remote if address.version == 4} - uplinks
-        names = {link.name for link in self._addresses.links() if link.index in ways}
-        filters = self._sysctls.read(f"{CONF}/{name}/rp_filter" for name in ("all", *names))
+        links = {link.index: link.name for link in self._addresses.links()}
+        names = {name for index, name in links.items() if index in ways}
+        uplinks_inside = set(inside) - names
+        filters = self._sysctls.read(f"{CONF}/{name}/rp_filter" for name in ("all", *names, *uplinks_inside))
         entries, limit = (int(value or 0) for value in self._sysctls.read(CONNTRACK).values())
         return NodeReadings(
             reverse_path={name: effective(filters, name, "rp_filter") for name in names},
+            inside={name: effective(filters, name, "rp_filter") for name in uplinks_inside},
+            forwarding6=self._sysctls.read([IP6_FORWARD])[IP6_FORWARD] not in (None, "0"),
+            advertised=self._advertising(links),
             entries=entries,
             limit=limit,
         )
+
+    def _advertising(self, links: Mapping[int, str]) -> frozenset[str]:
+        """An interface that is down for a while has neither heard anything nor any routes: it is remembered."""
+        self._heard |= {links[index] for index in self._addresses.advertised() if index in links}
+        accepting = self._sysctls.read(f"{CONF6}/{name}/accept_ra" for name in self._heard)
+        self._heard = {name for name in self._heard if accepting[f"{CONF6}/{name}/accept_ra"] == "1"}
+        return frozenset(self._heard)
 
     def make(self, paths: ClientPaths) -> Made:
         """What clients inside the cluster need. Raises OSError."""

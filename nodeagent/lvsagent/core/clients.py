@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from lvsagent.core.state import Interface, IPInterface, NodeFacts
+from lvsapi.ipvs import Forwarding
 from lvsapi.model import IPAddress, IPNetwork, Resolved
 
 
@@ -33,6 +34,8 @@ class ClientPaths:
     """Where pods of this node may answer one another directly: a bridge's network, or a pod alone."""
     pods: bool = False
     """Some backend is a pod."""
+    forwards6: bool = False
+    """``net.ipv6.conf.all.forwarding`` shall be 1."""
 
     def addresses(self, version: int) -> tuple[IPAddress, ...]:
         """Virtual ones of a family, in order."""
@@ -40,9 +43,14 @@ class ClientPaths:
 
 
 def client_paths(
-    addresses: Collection[IPAddress], resolved: Resolved, facts: NodeFacts, ways: Collection[str]
+    addresses: Collection[IPAddress],
+    resolved: Resolved,
+    facts: NodeFacts,
+    ways: Collection[str],
+    forwards6: bool = False,
 ) -> ClientPaths:
-    """``addresses``: virtual ones on this node. ``ways``: interfaces, other than the uplink, to pods of other nodes."""
+    """``addresses``: virtual ones on this node. ``ways``: interfaces, other than the uplink, to pods of other nodes.
+    ``forwards6``: it is needed, and nothing is in its way."""
     sources: set[tuple[IPv4Address, IPv4Address]] = set()
     sources6: set[tuple[IPv6Address, IPv6Address]] = set()
     outside = {"lo", *ways, *facts.default_interface.values()}
@@ -76,6 +84,19 @@ def client_paths(
         interfaces=frozenset(interfaces) if sources else frozenset(),
         neighbours=frozenset(neighbours),
         pods=bool(pods),
+        forwards6=forwards6 and bool(sources6),
+    )
+
+
+def needs_forwarding6(resolved: Resolved) -> bool:
+    """Whether answers of IPv6 backends come back through this node: those of its own pods, and of what is reached by
+    masquerading. Direct routing and tunnels need none of it (*measured*, tests/net/test_matrix_net.py)."""
+    return any(
+        (backend.node is not None and not backend.host_network)
+        or (backend.forwarding or server.forwarding) is Forwarding.MASQUERADE
+        for server in resolved.servers
+        if server.address.version == 6
+        for backend in server.backends
     )
 
 

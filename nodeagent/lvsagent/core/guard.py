@@ -5,19 +5,20 @@ and said who does it and what ends it. A foreign thing is none of our business, 
 """
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lvsagent.core.diff import Owned
 from lvsagent.core.state import KernelState, Service
-from lvsagent.core.sysctl import CONF, REQUIRED, STRICT, dotted, satisfied
+from lvsagent.core.sysctl import CONF, CONF6, IP6_FORWARD, REQUIRED, STRICT, dotted, satisfied
 from lvsapi.model import Problem, Resolved
 from lvsapi.status import ConditionType
 
 WINDOW_SECONDS = 120.0
 """kube-proxy in IPVS mode comes every 30 s when nothing changes, so a minute would see two of its visits."""
 FIGHTS = 3
+KEPT = "where your distribution keeps it (/etc/sysctl.d)"
 NEARLY_FULL = 0.8
 """Of conntrack's table."""
 
@@ -46,6 +47,7 @@ class NodeFinding(StrEnum):
     TABLES_CONTESTED = "TablesContested"
     REVERSE_PATH_STRICT = "ReversePathStrict"
     CONNTRACK_NEARLY_FULL = "ConntrackNearlyFull"
+    FORWARDING6_OFF = "IPv6ForwardingOff"
     TUNNEL_TOO_NARROW = "TunnelTooNarrow"
 
 
@@ -65,6 +67,13 @@ class NodeReadings:
 
     reverse_path: Mapping[str, int] = field(default_factory=dict)
     """Effective ``rp_filter`` of the interfaces, other than the uplink, over which pods of other nodes are reached."""
+    inside: Mapping[str, int] = field(default_factory=dict)
+    """The same of those over which answers to clients inside the cluster come (``core.clients``)."""
+    forwarding6: bool = False
+    """``net.ipv6.conf.all.forwarding``."""
+    advertised: frozenset[str] | None = None
+    """Interfaces that take routes from router advertisements, and would not if the node forwarded IPv6 (``accept_ra``
+    is 1). None: not read yet."""
     entries: int = 0
     limit: int = 0
     """Of conntrack; 0: it is not there."""
@@ -117,22 +126,30 @@ class Fights:
 
 
 def findings(
-    node: str, fights: int, culprit: Culprit | None, readings: NodeReadings, narrow: str = ""
+    node: str,
+    fights: int,
+    culprit: Culprit | None,
+    readings: NodeReadings,
+    narrow: str = "",
+    forwards6: bool = False,
 ) -> Mapping[str, str]:
-    """What is to be looked into, by name (``NodeFinding``), with a sentence each. ``narrow``: of ``core.tunnels``."""
+    """What is to be looked into, by name (``NodeFinding``), with a sentence each. ``narrow``: of ``core.tunnels``.
+    ``forwards6``: IPv6 must be forwarded."""
     found: dict[str, str] = {NodeFinding.TUNNEL_TOO_NARROW: narrow} if narrow else {}
     if fights >= FIGHTS or (fights and culprit is not None and culprit.certain):
         found[NodeFinding.TABLES_CONTESTED] = (
             f"{node}: something removed or changed our tables {times(fights)} in the last {WINDOW_SECONDS:.0f} s;"
             f" they are put back each time, and clients notice. {blame(culprit)}"
         )
-    strict = sorted(name for name, value in readings.reverse_path.items() if value == int(STRICT))
-    if strict:
-        keys = ", ".join(dotted(f"{CONF}/{name}/rp_filter") for name in strict)
-        found[NodeFinding.REVERSE_PATH_STRICT] = (
-            f"{node}: {keys} is effectively 1 (the maximum of all and the interface): packets for pods of this node"
-            " that another node sends over it are dropped. Set net.ipv4.conf.all.rp_filter=0 and 2 on the interface,"
-            " where your distribution keeps it (/etc/sysctl.d)"
+    if strict := [*_strict(node, readings)]:
+        found[NodeFinding.REVERSE_PATH_STRICT] = ". ".join(strict)
+    if forwards6 and readings.advertised and not readings.forwarding6:
+        names = sorted(readings.advertised)
+        keys = " ".join(f"{dotted(f'{CONF6}/{name}/accept_ra')}=2" for name in names)
+        found[NodeFinding.FORWARDING6_OFF] = (
+            f"{node}: {dotted(IP6_FORWARD)} is 0: answers of IPv6 backends that come back through this node are"
+            f" dropped. It is not set for you, because {', '.join(names)} takes routes from router advertisements,"
+            f" which a node that forwards ignores. Set {keys}, {KEPT}: then it is"
         )
     if readings.fill >= NEARLY_FULL:
         found[NodeFinding.CONNTRACK_NEARLY_FULL] = (
@@ -141,6 +158,21 @@ def findings(
             " who opens so many (conntrack -S)"
         )
     return found
+
+
+def _strict(node: str, readings: NodeReadings) -> Iterator[str]:
+    """Sentences about interfaces with a strict reverse path."""
+    for values, what in (
+        (readings.reverse_path, "packets for pods of this node that another node sends over it"),
+        (readings.inside, "answers of other nodes' pods to clients on this node (pods, processes)"),
+    ):
+        strict = sorted(name for name, value in values.items() if value == int(STRICT))
+        if strict:
+            keys = ", ".join(dotted(f"{CONF}/{name}/rp_filter") for name in strict)
+            yield (
+                f"{node}: {keys} is effectively 1 (the maximum of all and the interface): {what} are dropped. Set"
+                f" net.ipv4.conf.all.rp_filter=0 and 2 on the interface, {KEPT}"
+            )
 
 
 def times(number: int) -> str:

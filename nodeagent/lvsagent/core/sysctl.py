@@ -9,7 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 CONF = "net/ipv4/conf"
+CONF6 = "net/ipv6/conf"
 IP_FORWARD = "net/ipv4/ip_forward"
+IP6_FORWARD = f"{CONF6}/all/forwarding"
+"""Needed where IPv6 packets come back through the node (``core.clients``)."""
 REAL_SERVER: Mapping[str, str] = {
     f"{CONF}/all/arp_ignore": "1",
     f"{CONF}/all/arp_announce": "2",
@@ -37,6 +40,7 @@ STRICT = "1"
 _ACCEPTED: Mapping[str, frozenset[str]] = {
     # 2 refuses what 1 refuses and more; 8 would silence the Active too.
     f"{CONF}/all/arp_ignore": frozenset({"1", "2"}),
+    IP6_FORWARD: frozenset({"1", "2"}),
 }
 _WHY: Mapping[str, str] = {
     IP_FORWARD: "replies of this node's pods would not leave it",
@@ -170,8 +174,11 @@ def decode_record(text: str) -> Record:
 
 
 def side_effects(interfaces: Iterable[str]) -> tuple[str, ...]:
-    """Keys that the kernel changes by itself when ``ip_forward`` changes (net/ipv4/devinet.c inet_forward_change)."""
-    return (f"{CONF}/all/accept_redirects", *(f"{CONF}/{name}/forwarding" for name in ("default", *interfaces)))
+    """Keys that the kernel changes by itself when ``ip_forward`` changes (net/ipv4/devinet.c inet_forward_change), or
+    its like of IPv6 (net/ipv6/addrconf.c addrconf_fixup_forwarding)."""
+    names = ("default", *interfaces)
+    changed = (f"{conf}/{name}/forwarding" for conf in (CONF, CONF6) for name in names)
+    return (f"{CONF}/all/accept_redirects", *changed)
 
 
 def remember(
@@ -187,19 +194,20 @@ def remember(
         for key, new in wanted.items()
         if key not in kept.changes and (value := values.get(key)) is not None and not satisfied(key, value, new)
     }
-    if IP_FORWARD in fresh:
-        for key, value in values.items():
-            if value is not None and key.endswith(("/forwarding", "/accept_redirects")):
-                fresh[key] = Change(original=value, written="0" if key.endswith("/accept_redirects") else "1")
+    for cause, conf in ((IP_FORWARD, CONF), (IP6_FORWARD, CONF6)):
+        if cause in fresh:
+            for key, value in values.items():
+                if value is not None and key.startswith(conf) and key.endswith(("/forwarding", "/accept_redirects")):
+                    fresh[key] = Change(original=value, written="0" if key.endswith("/accept_redirects") else "1")
     return replace(kept, changes={**kept.changes, **fresh})
 
 
 def undo(record: Record, boot_id: str, values: Mapping[str, str | None]) -> Mapping[str, str]:
     """What to write to go back, in order: only keys that still hold our value, and only in the boot that we changed.
 
-    ``ip_forward`` comes first, because writing it changes other keys.
+    ``ip_forward`` and its like of IPv6 come first, because writing them changes other keys.
     """
     if record.boot_id != boot_id:
         return {}
-    keys = sorted(record.changes, key=lambda key: (key != IP_FORWARD, key))
+    keys = sorted(record.changes, key=lambda key: (key not in (IP_FORWARD, IP6_FORWARD), key))
     return {key: record.changes[key].original for key in keys if values.get(key) == record.changes[key].written}

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import Protocol
@@ -13,7 +13,7 @@ from typing import Protocol
 from lvsagent.adapters.clients import Made
 from lvsagent.adapters.loops import Guarded
 from lvsagent.core import guard as decide
-from lvsagent.core.clients import ClientPaths, client_paths
+from lvsagent.core.clients import ClientPaths, client_paths, needs_forwarding6
 from lvsagent.core.diff import Owned
 from lvsagent.core.doubt import NO_DOUBT, Doubt, benefit
 from lvsagent.core.guard import Culprit, Fights, NodeReadings, Thing
@@ -50,7 +50,7 @@ class Looks(Protocol):
     @property
     def readings(self) -> Readings: ...
     async def moved(self) -> bool: ...
-    async def inspect(self, remote: tuple[IPAddress, ...]) -> NodeReadings: ...
+    async def inspect(self, remote: tuple[IPAddress, ...], inside: Collection[str]) -> NodeReadings: ...
     async def make(self, paths: ClientPaths) -> Made: ...
     async def guard_loops(self, wish: LoopGuard, there: Standing) -> Guarded: ...
     async def culprit(self, interfaces: tuple[str, ...]) -> Culprit | None: ...
@@ -69,6 +69,8 @@ class Guard:
     _ask: float = 0.0
     _throttle: Throttle = field(default_factory=lambda: Throttle(FEWEST_LINES))
     _readings: NodeReadings = field(default_factory=NodeReadings)
+    _forwards6: bool = False
+    """IPv6 must be forwarded."""
     _narrow: str = ""
     """About a tunnel that is too narrow."""
     _paths: ClientPaths | None = None
@@ -111,7 +113,8 @@ class Guard:
                 news()
 
     async def _inspect(self) -> None:
-        self._readings = await self.worker.inspect(remote_pods(self.view.plan, self.view.resolved))
+        inside = self._paths.interfaces if self._paths is not None and self._paths.pods else frozenset[str]()
+        self._readings = await self.worker.inspect(remote_pods(self.view.plan, self.view.resolved), inside)
         if self._paths is not None:
             self.view.repairs[Thing.CLIENT_PATH] += await self._make(self._paths)
         if self._loops is not None:
@@ -160,10 +163,13 @@ class Guard:
     async def _serve_clients(self, addresses: frozenset[IPAddress], facts: NodeFacts) -> None:
         """Routes, rules and settings for clients inside the cluster, when what they follow from has changed."""
         ways = tuple(sorted(self._readings.reverse_path))
-        reasons = (addresses, ways, facts, self.view.resolved)
+        # Not before it is known that the node loses no route by it.
+        safe = self._readings.advertised is not None and not self._readings.advertised
+        reasons = (addresses, ways, facts, self.view.resolved, safe)
         if reasons != self._paths_of:
             self._paths_of = reasons
-            paths = client_paths(addresses, self.view.resolved, facts, ways)
+            self._forwards6 = needs_forwarding6(self.view.resolved)
+            paths = client_paths(addresses, self.view.resolved, facts, ways, self._forwards6 and safe)
             if paths != self._paths:
                 self._paths = paths
                 with contextlib.suppress(OSError):
@@ -231,7 +237,7 @@ class Guard:
     def judge(self, now: float) -> bool:
         """Say what is new, and what is over. True when there is any of it."""
         fights = self._fights.count(now)
-        found = decide.findings(self.view.node, fights, self._culprit, self._readings, self._narrow)
+        found = decide.findings(self.view.node, fights, self._culprit, self._readings, self._narrow, self._forwards6)
         for name in found.keys() - self.view.node_findings.keys():
             _log.warning("this node needs a look", extra={"finding": name, "error": found[name]})
         for name in self.view.node_findings.keys() - found.keys():

@@ -44,7 +44,7 @@ class GlancePort(Protocol):
     """What the guard needs of ``adapters.glance.Glance``."""
 
     def look(self, services: Collection[ServiceKey]) -> int: ...
-    def inspect(self, remote: Sequence[IPAddress]) -> NodeReadings: ...
+    def inspect(self, remote: Sequence[IPAddress], inside: Collection[str]) -> NodeReadings: ...
     def make(self, paths: ClientPaths) -> Made: ...
     def close(self) -> None: ...
 
@@ -130,9 +130,9 @@ class Worker:
         """Whether anything is otherwise than when we last read it, at a fraction of the cost."""
         return await self.call(lambda: self._seen is not None and self._look() not in (self._seen, None))
 
-    async def inspect(self, remote: Sequence[IPAddress]) -> NodeReadings:
+    async def inspect(self, remote: Sequence[IPAddress], inside: Collection[str]) -> NodeReadings:
         """Settings of the node that are not ours. Raises OSError."""
-        return await self.call(lambda: self._with_glance(lambda glance: glance.inspect(remote)) or NodeReadings())
+        return await self.call(lambda: self._with_glance(lambda g: g.inspect(remote, inside)) or NodeReadings())
 
     async def make(self, paths: ClientPaths) -> Made:
         """What clients inside the cluster need. Raises OSError."""
