@@ -251,6 +251,8 @@ class Statistics:
     """Heartbeats that could not be sent."""
     nodes_mute: tuple[str, ...] = ()
     """Their kernel answers while their election is not heard; not suspected."""
+    sockets: tuple[int, ...] = ()
+    """Inodes of the sockets for adverts: another one of IP protocol 112 on this node is another daemon's."""
 
 
 Message = Configure | Configured | StateChanged | Liveness | Statistics
@@ -298,6 +300,7 @@ def decode(line: bytes) -> Message:
                 for router in fields["routers"]
             )
             fields["nodes_mute"] = tuple(fields.get("nodes_mute", ()))
+            fields["sockets"] = tuple(fields.get("sockets", ()))
         return kind(**fields)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise IpcError(f"not a message of the agent or the election: {error}: {line[:200]!r}") from error

@@ -58,13 +58,23 @@ class Instance:
         return f"vrrp_instance {self.name} {{\n    " + "\n    ".join(lines) + "\n}\n"
 
 
-def run(lan: Lan, host: str, folder: Path, *instances: Instance) -> subprocess.Popen[bytes]:
-    """Run it in the foreground, VRRP only; its log is ``keepalived.log`` in the folder. SIGTERM ends it in order."""
+def run(lan: Lan, host: str, folder: Path, *instances: Instance, virtual_servers: str = "") -> subprocess.Popen[bytes]:
+    """Run it in the foreground, VRRP only unless it has virtual servers; its log is ``keepalived.log`` in the folder.
+    SIGTERM ends it in order."""
     folder.mkdir(parents=True, exist_ok=True)
     configuration = folder / "keepalived.conf"
-    configuration.write_text("".join(instance.text() for instance in instances))
-    argv = ["keepalived", "--vrrp", "--dont-fork", "--log-console", "--log-detail", "--use-file", str(configuration)]
+    configuration.write_text("".join(instance.text() for instance in instances) + virtual_servers)
+    argv = [
+        "keepalived",
+        *([] if virtual_servers else ["--vrrp"]),
+        "--dont-fork",
+        "--log-console",
+        "--log-detail",
+        "--use-file",
+        str(configuration),
+    ]
     argv += ["--pid", str(folder / "keepalived.pid"), "--vrrp_pid", str(folder / "vrrp.pid")]
+    argv += ["--checkers_pid", str(folder / "checkers.pid")]
     return lan.popen(host, argv, log=folder / "keepalived.log")
 
 

@@ -265,3 +265,31 @@ def test_keepalived_is_named_where_processes_can_be_seen(tmp_path: Path) -> None
     found = culprit(("eth0",), 1, tmp_path)
     assert found is not None
     assert "virtual_server" in found.remedy
+
+
+RAW = """  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt uid timeout inode ref pointer drops
+    1: 00000000:0001 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 15 2 0000000000000000 0
+  112: 00000000:0070 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 16 2 0000000000000000 0
+  112: 00000000:0070 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 17 2 0000000000000000 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("ours", "six", "named"),
+    [
+        ((16, 17), "", False),
+        ((16,), "", True),
+        ((), "", False),
+        ((16, 17), RAW.replace("00000000:0070", "0" * 32 + ":0070").replace(" 17 2", " 18 2"), True),
+        ((16, 17, 18), RAW.replace("00000000:0070", "0" * 32 + ":0070").replace(" 17 2", " 18 2"), False),
+    ],
+)
+def test_a_vrrp_daemon_that_is_not_ours_is_named_also_where_no_process_can_be_seen(
+    tmp_path: Path, ours: tuple[int, ...], six: str, named: bool
+) -> None:
+    (tmp_path / "raw").write_text(RAW)
+    if six:
+        (tmp_path / "raw6").write_text(six)
+    found = culprit(("eth0",), 1, tmp_path, sockets=ours, network=tmp_path)
+    assert (found is not None) is named
+    assert found is None or "virtual_server" in found.remedy

@@ -10,7 +10,9 @@ KUBE_PROXY_PORT = 10249
 """kube-proxy's metricsBindAddress, on 127.0.0.1 unless it is told otherwise."""
 KUBE_PROXY_INTERFACE = "kube-ipvs0"
 KUBE_ROUTER_INTERFACE = "kube-dummy-if"
+VRRP = 112
 ANSWER_SECONDS = 0.5
+KEEPALIVED = "take the virtual_server blocks of these addresses out of its configuration"
 EXCLUDE = (
     "put the virtual addresses into ipvs.excludeCIDRs of kube-proxy's configuration and restart kube-proxy,"
     " or let it run in nftables mode"
@@ -18,9 +20,14 @@ EXCLUDE = (
 
 
 def culprit(
-    interfaces: Collection[str], port: int = KUBE_PROXY_PORT, processes: Path = Path("/proc")
+    interfaces: Collection[str],
+    port: int = KUBE_PROXY_PORT,
+    processes: Path = Path("/proc"),
+    sockets: Collection[int] = (),
+    network: Path = Path("/proc/thread-self/net"),
 ) -> Culprit | None:
-    """The likeliest one; None when nobody is known. Never raises."""
+    """The likeliest one; None when nobody is known. Never raises. ``sockets``: inodes of those of our election; empty:
+    not known."""
     mode = proxy_mode(port)
     if mode == "ipvs":
         return Culprit(name="kube-proxy, which runs in IPVS mode here", remedy=EXCLUDE, certain=True)
@@ -35,9 +42,28 @@ def culprit(
     if "keepalived" in running(processes):
         return Culprit(
             name="keepalived, which runs on this node",
-            remedy="take the virtual_server blocks of these addresses out of its configuration",
+            remedy=KEEPALIVED,
+        )
+    if sockets and speakers(network) - set(sockets):
+        return Culprit(
+            name="keepalived, for a VRRP daemon that is not ours runs on this node (a raw socket of IP protocol 112)",
+            remedy=KEEPALIVED,
         )
     return None
+
+
+def speakers(network: Path) -> frozenset[int]:
+    """Inodes of the raw sockets of VRRP in this network namespace, whosever they are and wherever their processes can
+    be seen: a pod shares the host's network, not its processes."""
+    found = set()
+    for name in ("raw", "raw6"):
+        try:
+            lines = (network / name).read_text().splitlines()[1:]
+        except OSError:
+            continue  # a kernel without IPv6
+        # Where others have a port, a raw socket has its protocol.
+        found |= {int(words[9]) for words in map(str.split, lines) if int(words[1].rpartition(":")[2], 16) == VRRP}
+    return frozenset(found)
 
 
 def proxy_mode(port: int) -> str:

@@ -198,6 +198,7 @@ class Loop:
             beats_dropped=dict(self._beats.dropped),
             beat_errors=self._beats.errors,
             nodes_mute=self._beats.mute,
+            sockets=self._wire.inodes(),
         )
 
     def _count_lateness(self, now: float) -> None:

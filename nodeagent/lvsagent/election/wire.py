@@ -167,6 +167,10 @@ class Wire:
         self.neighbors[place] = fresh
         return fresh
 
+    def inodes(self) -> tuple[int, ...]:
+        """Of the sockets for adverts, as /proc/net/raw shows them."""
+        return tuple(sorted(os.fstat(opened.fileno()).st_ino for opened in self.adverts.values()))
+
     def register(self, opened: _Closable) -> None:
         """Wake up for this socket too, until ``unregister``. Raises OSError, with the socket closed: one that nobody
         is woken up for would be as good as none."""

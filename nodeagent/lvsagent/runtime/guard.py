@@ -53,7 +53,7 @@ class Looks(Protocol):
     async def inspect(self, remote: tuple[IPAddress, ...], inside: Collection[str]) -> NodeReadings: ...
     async def make(self, paths: ClientPaths) -> Made: ...
     async def guard_loops(self, wish: LoopGuard, there: Standing) -> Guarded: ...
-    async def culprit(self, interfaces: tuple[str, ...]) -> Culprit | None: ...
+    async def culprit(self, interfaces: tuple[str, ...], sockets: tuple[int, ...]) -> Culprit | None: ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -151,7 +151,9 @@ class Guard:
         now = time.monotonic()
         tables = bool(changed.keys() - {Thing.SETTING})
         if tables and now >= self._ask:
-            self._culprit = await self.worker.culprit(tuple(interface.name for interface in facts.interfaces))
+            said = self.view.claims.statistics
+            names = tuple(interface.name for interface in facts.interfaces)
+            self._culprit = await self.worker.culprit(names, said.sockets if said is not None else ())
             self._ask = now + (ASK_SECONDS if self._culprit is not None else UNKNOWN_SECONDS)
         self.judge(now)
         if self._throttle.allows(f"changed {tables}", now):

@@ -151,9 +151,9 @@ class Worker:
 
         return await self._run(work)
 
-    async def culprit(self, interfaces: Sequence[str]) -> Culprit | None:
-        """Who else programs this node's IPVS."""
-        return await asyncio.to_thread(culprit, interfaces)
+    async def culprit(self, interfaces: Sequence[str], sockets: Sequence[int]) -> Culprit | None:
+        """Who else programs this node's IPVS. ``sockets``: inodes of our election's."""
+        return await asyncio.to_thread(culprit, interfaces, sockets=sockets)
 
     async def apply(self, ops: Sequence[Op], before: KernelState, owned: Owned) -> Applied:
         """Record what will be ours, write, read back. Raises OSError when the kernel does not answer."""
