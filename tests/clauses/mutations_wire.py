@@ -119,7 +119,7 @@ WIRE: Final[Mapping[str, tuple[Mutation, ...]]] = {
         Mutation(
             "addresses of the other family may be asked for",
             ROUTER,
-            "if address is None or address.version != config.family or",
+            "if address is None or address.version != family or",
             "if address is None or",
         ),
     ),

@@ -46,6 +46,7 @@ class Kernel:
     errors: list[OSError] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)
     """Kinds of requests."""
+    port: int = 0
 
     def _fail(self) -> None:
         if self.errors:

@@ -4,12 +4,13 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Mapping
 
 import pytest
 
 from lvsagent.election import fence, netlink
-from lvsagent.election.fence import AT_ONCE, LIFETIME, OVERDUE, RENEWAL, Fence
+from lvsagent.election.fence import AT_ONCE, LIFETIME, OVERDUE, RENEWAL, TOGETHER, Fence
 from lvsagent.election.netlink import Address, NetlinkError, Rtnetlink
 
 pytestmark = pytest.mark.unit
@@ -68,7 +69,10 @@ class Scripted:
         if isinstance(answer := self.answers.pop(0), OSError):
             raise answer
         # in the place of the sequence number: that of the last request
-        return answer.replace(b"SEQN", self.sent[-1][8:12]) if self.sent else answer
+        last = self.sent[-1]
+        while (length := int.from_bytes(last[:4], sys.byteorder)) < len(last):
+            last = last[length:]
+        return answer.replace(b"SEQN", last[8:12])
 
     def setblocking(self, blocking: bool) -> None:
         pass
@@ -105,6 +109,14 @@ def test_what_cannot_be_asked_is_refused(code: int) -> None:
     for refused in (link.hold(1, (VIP, OTHER), 2, {}), link.drop(1, (VIP, OTHER), {})):
         assert {address: error.errno for address, error in refused.items()} == {VIP: code, OTHER: code}
         assert all(error.__traceback__ is None for error in refused.values()), "they may be kept"
+
+
+def test_a_request_that_was_not_answered_was_taken_when_a_later_one_was_answered() -> None:
+    """Only what fails and the last one are answered, the one after the other."""
+    script = Scripted(message(netlink.NLMSG_ERROR, bytes(4)))
+    assert scripted(script).hold(1, (VIP, OTHER), 2, {}) == {}
+    first, second = (struct.unpack_from("=H", script.sent[0], at)[0] for at in (6, 6 + len(script.sent[0]) // 2))
+    assert (first & netlink.NLM_F_ACK, second & netlink.NLM_F_ACK) == (0, netlink.NLM_F_ACK)
 
 
 def test_a_kernel_that_says_nothing_refuses() -> None:
@@ -175,22 +187,23 @@ def held(kernel: Kernel, log: Lines) -> Fence:
 
 def test_what_the_kernel_refuses_is_not_held_and_tried_again_with_every_renewal(held: Fence, kernel: Kernel) -> None:
     kernel.denied = {VIP: errno.ENOMEM}
-    assert held.acquire(3, (VIP, OTHER), (), {}) == ()
+    assert held.acquire(3, (VIP, OTHER), (), {}, 0.0) == ()
     assert (held.holds(3, VIP), held.holds(3, OTHER)) == (False, True)
     assert held.lacks(3, VIP)
     assert held.refused(3, (VIP, OTHER)) == {VIP: os.strerror(errno.ENOMEM)}
-    assert held.deadline is not None
-    assert held.renew(1.0)
+    assert held.refusing
+    held.renew(1.0)
     assert held.refused(3, (VIP,)) != {}
     kernel.denied = {}
     assert held.deadline == 1.0 + RENEWAL
-    assert held.renew(1.5)
+    held.renew(1.5)
     assert held.holds(3, VIP)
     assert held.refused(3, (VIP, OTHER)) == {}
+    assert not held.refusing
 
 
 def test_what_cannot_be_renewed_is_not_held_any_more_and_deleted_all_the_same(held: Fence, kernel: Kernel) -> None:
-    held.acquire(3, (VIP,), (), {})
+    held.acquire(3, (VIP,), (), {}, 0.0)
     kernel.denied = {VIP: errno.ENOBUFS}
     held.renew(1.0)
     assert not held.holds(3, VIP)
@@ -205,15 +218,15 @@ def test_what_cannot_be_renewed_is_not_held_any_more_and_deleted_all_the_same(he
 
 def test_an_address_that_somebody_else_put_there_is_left_alone(held: Fence, kernel: Kernel) -> None:
     there = Address(index=3, address=VIP, prefix_length=32, scope=0, flags=netlink.IFA_F_PERMANENT)
-    assert held.acquire(3, (VIP, OTHER), (there,), {}) == (VIP,)
+    assert held.acquire(3, (VIP, OTHER), (there,), {}, 0.0) == (VIP,)
     assert kernel.held() == [OTHER]
     assert not held.wants(3, VIP)
     wide = Address(index=3, address=OTHER, prefix_length=24, scope=0, flags=netlink.IFA_F_PERMANENT)
-    assert held.acquire(3, (OTHER,), (wide,), {}) == (), "another address by its prefix length"
+    assert held.acquire(3, (OTHER,), (wide,), {}, 0.0) == (), "another address by its prefix length"
 
 
 def test_what_cannot_be_deleted_is_said_in_one_line_and_tried_again(held: Fence, kernel: Kernel, log: Lines) -> None:
-    held.acquire(3, many(300), (), {})
+    held.acquire(3, many(300), (), {}, 0.0)
     kernel.denied = dict.fromkeys(many(300), errno.ENOMEM)
     held.release(3, many(300))
     assert held.releasing
@@ -226,40 +239,55 @@ def test_what_cannot_be_deleted_is_said_in_one_line_and_tried_again(held: Fence,
 
 def test_hundreds_of_addresses_are_renewed_in_parts_between_which_adverts_leave(held: Fence, kernel: Kernel) -> None:
     addresses = many(2 * AT_ONCE + 50)
-    held.acquire(3, addresses[:AT_ONCE], (), {})
-    held.acquire(4, addresses[AT_ONCE:], (), {})
+    held.acquire(3, addresses[:AT_ONCE], (), {}, 0.0)
+    held.acquire(4, addresses[AT_ONCE:], (), {}, 0.0)
     kernel.asked.clear()
     parts: list[list[bytes]] = []
-    whole = False
-    while not whole:
-        assert held.deadline is not None
-        assert held.deadline <= 1.0, "at once"
-        whole = held.renew(1.0)
+    while held.deadline is not None and held.deadline <= 1.0:
+        held.renew(1.0)
         parts.append(kernel.held())
     assert [len(part) for part in parts] == [AT_ONCE, AT_ONCE, 50]
     assert sorted(address for part in parts for address in part) == sorted(addresses)
     assert held.deadline == 1.0 + RENEWAL
-    held.renew(1.5)
-    kernel.asked.clear()
-    held.renew_if_overdue(1.0 + OVERDUE, 3, addresses[:2])
-    assert kernel.held() == [], "renewed in the last round"
-    held.renew_if_overdue(1.0 + OVERDUE + 0.1, 3, addresses[:2])
-    assert kernel.held() == list(addresses[:2])
 
 
-def test_what_was_given_up_in_a_round_is_not_renewed_in_it(held: Fence, kernel: Kernel) -> None:
-    held.acquire(3, many(2 * AT_ONCE), (), {})
-    held.renew(1.0)
-    left = sorted(set(many(2 * AT_ONCE)) - set(kernel.held()[2 * AT_ONCE :]))
-    held.release(3, left)
+def test_what_is_due_a_little_later_is_renewed_with_it(held: Fence, kernel: Kernel) -> None:
+    held.acquire(3, (VIP,), (), {}, 10.0)
+    held.acquire(3, (OTHER,), (), {}, 10.0 + TOGETHER)
+    held.acquire(4, many(1), (), {}, 10.0 + 2 * TOGETHER)
     kernel.asked.clear()
-    held.renew(1.0)
+    held.renew(10.0 + RENEWAL)
+    assert kernel.held() == [VIP, OTHER]
+    assert held.deadline == 10.0 + 2 * TOGETHER + RENEWAL
+
+
+def test_before_an_advert_what_is_overdue_is_renewed_and_nothing_else(held: Fence, kernel: Kernel) -> None:
+    """Of hundreds, those whose turn has not come yet would be renewed with every advert else."""
+    held.acquire(3, (VIP, OTHER), (), {}, 10.0)
+    held.acquire(3, (OTHER,), (), {}, 10.5)
+    kernel.asked.clear()
+    held.renew_if_overdue(10.0 + OVERDUE, 3, (VIP, OTHER))
     assert kernel.held() == []
+    held.renew_if_overdue(10.1 + OVERDUE, 3, (VIP, OTHER))
+    assert kernel.held() == [VIP]
+    held.renew_if_overdue(10.2 + OVERDUE, 3, (VIP, OTHER, *many(1)))
+    assert kernel.held() == []
+
+
+def test_what_was_given_up_is_not_renewed(held: Fence, kernel: Kernel) -> None:
+    held.acquire(3, many(2 * AT_ONCE), (), {}, 0.0)
+    held.renew(1.0)
+    kernel.asked.clear()
+    held.release(3, many(2 * AT_ONCE))
+    kernel.asked.clear()
+    held.renew(2.0)
+    assert kernel.held() == []
+    assert held.deadline is None
 
 
 def test_the_next_process_finds_what_is_in_place_and_no_more(held: Fence, kernel: Kernel) -> None:
     kernel.denied = {VIP: errno.ENOMEM}
-    held.acquire(3, (VIP, OTHER), (), {})
+    held.acquire(3, (VIP, OTHER), (), {}, 0.0)
     kernel.asked.clear()
     held.prolong(3, (VIP, OTHER), 7.5)
     assert kernel.asked == [("hold", 3, (OTHER,), 8)]
@@ -271,7 +299,7 @@ def test_the_next_process_finds_what_is_in_place_and_no_more(held: Fence, kernel
 
 def test_a_link_that_is_gone_takes_all_that_was_known_of_it(held: Fence, kernel: Kernel) -> None:
     kernel.denied = {VIP: errno.ENODEV}
-    held.acquire(3, (VIP, OTHER), (), {})
+    held.acquire(3, (VIP, OTHER), (), {}, 0.0)
     held.release(3, (VIP,))
     held.forget(3)
     assert (held.wants(3, OTHER), held.lacks(3, VIP), held.releasing) == (False, False, False)

@@ -56,6 +56,8 @@ class Engine:
         self._conflicts = Conflicts(wire, log, self._contested, self._freed)
         self._virtual: frozenset[bytes] = frozenset()
         self._next_retry = math.inf
+        self._lacking = False
+        """An Active lacked addresses when that was last looked at."""
         self._ending = False
         self._resuming: frozenset[str] = frozenset()
         """Routers that the process before this one said it would come back for."""
@@ -99,8 +101,10 @@ class Engine:
                 router.credentials.refresh(self._keys, now)
             self._settle_all(now)
         # After the adverts, which must not wait for a kernel that is busy with its links.
-        if (renewal := self._fence.deadline) is not None and now >= renewal and self._fence.renew(now):
-            self._judge_refusals(now)
+        if (renewal := self._fence.deadline) is not None and now >= renewal:
+            self._fence.renew(now)
+            if self._fence.refusing or self._lacking:
+                self._judge_refusals(now)
         if self._wire.monitor.fileno() in ready:
             self._read_monitor(now)
         if not (self._conflicts.read(ready, self.routers.values(), now) and readable):
@@ -284,7 +288,7 @@ class Engine:
         self._switch(router, on=True)
         withheld = router.probing.withheld
         free = [address for address in addresses if address not in withheld]
-        left = self._fence.acquire(router.index, free, self._wire.foreign(router.index), router.prefixes)
+        left = self._fence.acquire(router.index, free, self._wire.foreign(router.index), router.prefixes, now)
         router.address_errors += len(frozenset(left) - router.left_alone)
         router.left_alone = router.left_alone.difference(free).union(left)
         for text in map(str, map(ipaddress.ip_address, left)):
@@ -293,6 +297,7 @@ class Engine:
 
     def _judge_refusals(self, now: float) -> None:
         """Addresses that the kernel refuses an Active: say so, and hand over when it lasts; announce what it took."""
+        self._lacking = False
         for router in self.routers.values():
             if not router.active:
                 continue
@@ -304,6 +309,7 @@ class Engine:
             if not refused:
                 router.findings.forget(Finding.ADDRESS_REFUSED)
                 continue
+            self._lacking = True
             name, text = router.config.name, router.lack.sentence(router.carrier)
             router.findings.note(Finding.ADDRESS_REFUSED, text, now)
             self._log.seldom(now, name, "the kernel refuses addresses; tried again", router=name, reason=text)
@@ -369,7 +375,7 @@ class Engine:
         name, first = router.config.name, ipaddress.ip_address(addresses[0])
         self._log.seldom(now, name, "somebody deleted the address; put back", router=name, address=first)
         router.address_errors += len(addresses)
-        self._fence.acquire(router.index, addresses, (), router.prefixes)
+        self._fence.acquire(router.index, addresses, (), router.prefixes, now)
         self._run(router, events.Claimed(), now)
         if router.removed(now):
             self._run(router, events.Resign(events.Cause.ADDRESS_LOST), now)

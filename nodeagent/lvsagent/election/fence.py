@@ -11,11 +11,16 @@ from lvsagent.election.netlink import Address, NetlinkError, Rtnetlink
 LIFETIME: Final = 2
 """Seconds of ``valid_lft``. The kernel looks once a second, so that an address is gone after 1.0 to 2.4 s."""
 RENEWAL: Final = 0.5
-"""Seconds between renewals. What the kernel refused is tried again then."""
+"""Seconds between renewals of an address. One that the kernel refused is tried again then."""
+TOGETHER: Final = 0.1
+"""Seconds before its time that an address is renewed with others, so that they do not wake us up one after another."""
 OVERDUE: Final = 1.0
-"""Seconds since the last renewal after which the kernel may have taken the addresses."""
+"""Seconds since its last renewal after which the kernel may have taken an address."""
 AT_ONCE: Final = 200
 """Addresses that are renewed at once: adverts do not wait for more of them."""
+
+Key = tuple[int, bytes]
+"""Index of an interface, and an address."""
 
 
 class Fence:
@@ -25,23 +30,22 @@ class Fence:
     def __init__(self, netlink: Rtnetlink, log: Callable[..., None]) -> None:
         self._netlink = netlink
         self._log = log
-        self._wanted: dict[int, set[bytes]] = {}
-        self._refused: dict[int, dict[bytes, str]] = {}
+        self._wanted: dict[Key, float] = {}
+        """When it was last renewed, or tried to be; the one longest ago first."""
+        self._refused: dict[Key, str] = {}
         """Those of them that the kernel did not take at the last attempt, and what it said."""
         self._unwanted: dict[int, set[bytes]] = {}
         self._prefixes: dict[bytes, int] = {}
-        self._round: list[tuple[int, bytes]] = []
-        """What is to be renewed yet in the round that began at ``_begun``."""
-        self._begun = 0.0
-        self._renewed = 0.0
-        """When the last round began that is complete."""
 
     @property
     def deadline(self) -> float | None:
         """When to renew; None: nothing is held."""
-        if self._round:
-            return self._begun
-        return self._begun + RENEWAL if any(self._wanted.values()) else None
+        return next((at + RENEWAL for at in self._wanted.values()), None)
+
+    @property
+    def refusing(self) -> bool:
+        """The kernel refuses something."""
+        return bool(self._refused)
 
     @property
     def releasing(self) -> bool:
@@ -50,23 +54,29 @@ class Fence:
 
     def holds(self, index: int, address: bytes) -> bool:
         """It is on the interface, by all that is known."""
-        return self.wants(index, address) and not self.lacks(index, address)
+        return (index, address) in self._wanted and (index, address) not in self._refused
 
     def wants(self, index: int, address: bytes) -> bool:
         """It is on the interface, or will be as soon as the kernel takes it."""
-        return address in self._wanted.get(index, ())
+        return (index, address) in self._wanted
 
     def lacks(self, index: int, address: bytes) -> bool:
         """It should be on the interface, and the kernel refuses it."""
-        return address in self._refused.get(index, ())
+        return (index, address) in self._refused
 
     def refused(self, index: int, addresses: Iterable[bytes]) -> dict[bytes, str]:
         """Those of these that the kernel refuses, with its words."""
-        words = self._refused.get(index)
-        return {address: words[address] for address in addresses if address in words} if words else {}
+        if not self._refused:
+            return {}
+        return {address: self._refused[index, address] for address in addresses if (index, address) in self._refused}
 
     def acquire(
-        self, index: int, addresses: Iterable[bytes], foreign: Iterable[Address], prefixes: Mapping[bytes, int]
+        self,
+        index: int,
+        addresses: Iterable[bytes],
+        foreign: Iterable[Address],
+        prefixes: Mapping[bytes, int],
+        now: float,
     ) -> tuple[bytes, ...]:
         """Hold these on the interface of that index. Returns those that somebody else put there: they are left alone.
 
@@ -77,14 +87,15 @@ class Fence:
         taken = {there.address for there in foreign if _same(there, prefixes)}
         wanted = tuple(addresses)
         ours = tuple(address for address in wanted if address not in taken)
-        self._wanted.setdefault(index, set()).update(ours)
         self._unwanted.get(index, set()).difference_update(ours)
-        self._hold(index, ours, LIFETIME)
+        self._hold(index, ours, now)
         return tuple(address for address in wanted if address in taken)
 
     def release(self, index: int, addresses: Iterable[bytes]) -> None:
         """Delete those of these that are ours; what cannot be deleted is tried again by ``retry``."""
-        self.discard(index, self._give_up(index, addresses), {})
+        ours = tuple(address for address in addresses if (index, address) in self._wanted)
+        self._give_up(index, ours)
+        self.discard(index, ours, {})
 
     def discard(self, index: int, leftovers: tuple[bytes, ...], prefixes: Mapping[bytes, int]) -> None:
         """Delete what an earlier process of ours held."""
@@ -100,23 +111,21 @@ class Fence:
             if addresses:
                 addresses.intersection_update(self._netlink.drop(index, tuple(addresses), self._prefixes))
 
-    def renew(self, now: float) -> bool:
-        """Prolong the life of what is held, AT_ONCE of it, and try again what was refused. True: of everything."""
-        if not self._round:
-            self._begun = now
-            self._round = [(index, address) for index, addresses in self._wanted.items() for address in addresses]
-        some = self._round[-AT_ONCE:]
-        del self._round[-AT_ONCE:]
-        for index, group in itertools.groupby(some, lambda each: each[0]):
-            self._hold(index, tuple(address for _, address in group if self.wants(index, address)), LIFETIME)
-        if not self._round:
-            self._renewed = self._begun
-        return not self._round
+    def renew(self, now: float) -> None:
+        """Prolong the life of what is due, AT_ONCE of it, and try again what was refused."""
+        due: dict[int, list[bytes]] = {}
+        for (index, address), at in itertools.islice(self._wanted.items(), AT_ONCE):
+            if at + RENEWAL > now + TOGETHER:
+                break
+            due.setdefault(index, []).append(address)
+        for index, addresses in due.items():
+            self._hold(index, tuple(addresses), now)
 
     def renew_if_overdue(self, now: float, index: int, addresses: Iterable[bytes]) -> None:
         """Before an advert after a stall: what it says must be true again."""
-        if now - self._renewed > OVERDUE:
-            self._hold(index, tuple(address for address in addresses if self.wants(index, address)), LIFETIME)
+        if now - next(iter(self._wanted.values()), now) > OVERDUE:
+            late = tuple(a for a in addresses if now - self._wanted.get((index, a), now) > OVERDUE)
+            self._hold(index, late, now)
 
     def prolong(self, index: int, addresses: Iterable[bytes], seconds: float) -> None:
         """Let these live so long and renew them no more: the next process will hold them."""
@@ -126,27 +135,24 @@ class Fence:
 
     def forget(self, index: int) -> None:
         """The interface is gone, and its addresses with it."""
-        for each in (self._wanted, self._refused, self._unwanted):
-            each.pop(index, None)
+        self._give_up(index, [address for at, address in self._wanted if at == index])
+        self._unwanted.pop(index, None)
 
-    def _hold(self, index: int, addresses: tuple[bytes, ...], seconds: int) -> None:
-        refused = self._netlink.hold(index, addresses, seconds, self._prefixes)
-        before = self._refused.get(index, {})
-        if not refused and not before:
-            return
-        tried = frozenset(addresses)
-        words = {address: error for address, error in before.items() if address not in tried}
-        words |= {address: error.strerror or str(error) for address, error in refused.items()}
-        self._refused[index] = words
+    def _hold(self, index: int, addresses: tuple[bytes, ...], now: float) -> None:
+        refused = self._netlink.hold(index, addresses, LIFETIME, self._prefixes)
+        for address in addresses:
+            key = (index, address)
+            self._wanted.pop(key, None)
+            self._wanted[key] = now
+            if (error := refused.get(address)) is not None:
+                self._refused[key] = error.strerror or str(error)
+            elif self._refused:
+                self._refused.pop(key, None)
 
-    def _give_up(self, index: int, addresses: Iterable[bytes]) -> tuple[bytes, ...]:
-        """Want these no more. Returns those that were wanted."""
-        wanted, words = self._wanted.get(index, set()), self._refused.get(index, {})
-        ours = tuple(address for address in addresses if address in wanted)
-        wanted.difference_update(ours)
-        for address in ours:
-            words.pop(address, None)
-        return ours
+    def _give_up(self, index: int, addresses: Iterable[bytes]) -> None:
+        for address in addresses:
+            self._wanted.pop((index, address), None)
+            self._refused.pop((index, address), None)
 
 
 def _fields(refused: Mapping[bytes, NetlinkError]) -> dict[str, object]:

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from lvsagent.election import bpf
+
 NLMSG_ERROR: Final = 2
 NLMSG_DONE: Final = 3
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
@@ -33,8 +35,8 @@ _RECEIVE_BUFFER: Final = 1 << 20
 _LONGEST: Final = 1 << 16
 """Octets of a datagram; the kernel makes them of 32 KiB at most."""
 BATCH: Final = 100
-"""Requests in one datagram. The kernel queues the answers to all of them before the first one can be read, some 800
-octets of the receive buffer each: with 257 of them the usual 208 KiB overflow."""
+"""Requests in one datagram. The kernel queues all answers to them before the first one can be read, some 800 octets of
+the receive buffer each: with 257 of them the usual 208 KiB overflow."""
 PATIENCE: Final = 1.0
 """Seconds for an answer. It is there before ``send`` returns, or never."""
 MOST_LEFT: Final = 10_000
@@ -119,6 +121,11 @@ class Rtnetlink:
         self._socket.settimeout(PATIENCE)
         self._sequence = itertools.count(1)
 
+    @property
+    def port(self) -> int:
+        """What the kernel calls this socket in its notices (nlmsg_pid)."""
+        return int(self._socket.getsockname()[0])
+
     def close(self) -> None:
         self._socket.close()
 
@@ -158,7 +165,7 @@ class Rtnetlink:
         ``prefixes``: prefix lengths of those that are not 32 (IPv6: 128). IPv6 ones answer at once, and nothing that
         leaves this node chooses them as its source (preferred_lft 0).
         """
-        flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
+        flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_REPLACE
         extra = {
             family: attribute(IFA_CACHEINFO, struct.pack("=IIII", preferred, seconds, 0, 0))
             + attribute(IFA_FLAGS, struct.pack("=I", IFA_F_NOPREFIXROUTE | more))
@@ -171,7 +178,7 @@ class Rtnetlink:
     ) -> dict[bytes, NetlinkError]:
         """Delete addresses. Returns those refused; one that is not there (or whose link is gone) is no error. Never
         raises."""
-        refused = self._change(RTM_DELADDR, NLM_F_REQUEST | NLM_F_ACK, index, addresses, prefixes, {})
+        refused = self._change(RTM_DELADDR, NLM_F_REQUEST, index, addresses, prefixes, {})
         absent = (errno.EADDRNOTAVAIL, errno.ENODEV)
         return {address: error for address, error in refused.items() if error.errno not in absent}
 
@@ -199,7 +206,8 @@ class Rtnetlink:
         prefixes: Mapping[bytes, int],
         extra: Mapping[socket.AddressFamily, bytes],
     ) -> dict[bytes, NetlinkError]:
-        """``_change`` in one send. What was not answered counts as refused."""
+        """``_change`` in one send. The kernel does one request after another and answers those that fail, and the last
+        one. Where its answer does not come, all count as refused that are not known to be."""
         asked: dict[int, bytes] = {}
         batch = b""
         for address in addresses:
@@ -207,12 +215,14 @@ class Rtnetlink:
             family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
             body = _ADDRESS.pack(family, prefixes.get(address, 8 * len(address)), 0, 0, index)
             body += attribute(IFA_LOCAL, address) + attribute(IFA_ADDRESS, address) + extra.get(family, b"")
-            batch += _HEADER.pack(_HEADER.size + len(body), kind, flags, sequence, 0) + body
+            more = 0 if len(asked) + 1 < len(addresses) else NLM_F_ACK
+            batch += _HEADER.pack(_HEADER.size + len(body), kind, flags | more, sequence, 0) + body
             asked[sequence] = address
+        last = next(reversed(asked))
         refused: dict[bytes, NetlinkError] = {}
         try:
             self._socket.send(batch)
-            while asked:
+            while last in asked:
                 for message, _, sequence, body in _messages(self._socket.recv(_LONGEST)):
                     if message == NLMSG_ERROR and sequence in asked:
                         address = asked.pop(sequence)
@@ -274,9 +284,13 @@ class Rtnetlink:
 class Monitor:
     """What others do to links and addresses."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
+        """``port``: of the ``Rtnetlink`` whose own changes of addresses are not told: renewals are many."""
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
         _enlarge(self._socket)
+        if port:
+            with contextlib.suppress(OSError):  # then we hear of ourselves, too
+                bpf.attach(self._socket, _but_from(port))
         self._socket.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR))
         self._socket.setblocking(False)
 
@@ -286,7 +300,7 @@ class Monitor:
     def close(self) -> None:
         self._socket.close()
 
-    def read(self, limit: int = 64) -> list[LinkEvent | AddressEvent]:
+    def read(self, limit: int = 256) -> list[LinkEvent | AddressEvent]:
         """What happened since the last call; ``limit`` datagrams at most. Raises EventsLost."""
         events: list[LinkEvent | AddressEvent] = []
         try:
@@ -298,6 +312,24 @@ class Monitor:
         except OSError as error:
             raise EventsLost from error
         return events
+
+
+def _but_from(port: int) -> list[bpf.Instruction]:
+    """A filter for notices of addresses that somebody else changed. Numbers are in the host's order, BPF loads them as
+    if they were in the network's."""
+    new, gone, own = (
+        int.from_bytes(struct.pack(layout, value))
+        for layout, value in (("=H", RTM_NEWADDR), ("=H", RTM_DELADDR), ("=I", port))
+    )
+    return [
+        (bpf.LOAD_HALF, 0, 0, 4),
+        (bpf.JUMP_EQUAL, 1, 0, new),
+        (bpf.JUMP_EQUAL, 0, 2, gone),
+        (bpf.LOAD_WORD, 0, 0, 12),
+        (bpf.JUMP_EQUAL, 1, 0, own),
+        bpf.ANYTHING,
+        bpf.NOTHING,
+    ]
 
 
 def _enlarge(opened: socket.socket) -> None:

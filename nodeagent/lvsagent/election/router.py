@@ -1,12 +1,11 @@
 """One virtual router of the wish: what was asked for, its state machine, its counters."""
 
-import contextlib
 import functools
 import ipaddress
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from lvsagent import ipc
 from lvsagent.election.findings import Findings
@@ -30,6 +29,29 @@ _remembered = functools.lru_cache(maxsize=512)
 up to 64 addresses on an interface, and to parse an address takes some microseconds."""
 
 
+class _Address(NamedTuple):
+    """A virtual address of the wish."""
+
+    packed: bytes
+    length: int
+    """Of its prefix."""
+    version: int
+
+
+@_remembered
+def _parsed(texts: tuple[str, ...]) -> tuple[_Address | None, ...]:
+    """None for what is none."""
+    found: list[_Address | None] = []
+    for text in texts:
+        try:
+            interface = ipaddress.ip_interface(text)
+        except ValueError:
+            found.append(None)
+        else:
+            found.append(_Address(interface.ip.packed, interface.network.prefixlen, interface.version))
+    return tuple(found)
+
+
 def refusal(config: ipc.RouterConfig) -> str | None:
     """Why this router cannot be run: field, value, remedy. None: it can."""
     if config.family not in (4, 6):
@@ -51,15 +73,16 @@ def refusal(config: ipc.RouterConfig) -> str | None:
         for text in others:
             if packed(text, config.family) is None:
                 return f"{field_name}: {text!r} is no IPv{config.family} address"
-    for text in config.addresses:
-        try:
-            address = ipaddress.ip_interface(text)
-        except ValueError:
-            address = None
-        if address is None or address.version != config.family or "%" in text:
-            return f"addresses: {text!r} is no IPv{config.family} address"
-        if address.network.prefixlen == 0:
-            return f"addresses: {text!r} must have a prefix length of 1-{address.max_prefixlen}"
+    return _unusable(config.addresses, config.family)
+
+
+def _unusable(texts: tuple[str, ...], family: int) -> str | None:
+    """Why these are no virtual addresses; None: they are."""
+    for text, address in zip(texts, _parsed(texts), strict=True):
+        if address is None or address.version != family or "%" in text:
+            return f"addresses: {text!r} is no IPv{family} address"
+        if address.length == 0:
+            return f"addresses: {text!r} must have a prefix length of 1-{8 * len(address.packed)}"
     return None
 
 
@@ -128,7 +151,7 @@ def carrier(config: ipc.RouterConfig) -> str:
 
 def virtual_addresses(config: ipc.RouterConfig) -> tuple[bytes, ...]:
     """As adverts list them. Of an IPv6 router the first is link-local (RFC 9568 section 5.2.9, erratum 8300)."""
-    named = tuple(ipaddress.ip_interface(text).ip.packed for text in config.addresses)
+    named = tuple(address.packed for address in _parsed(config.addresses) if address is not None)
     if config.family == 4:
         return named
     first = [address for address in named if ip.is_link_local(address)]
@@ -172,12 +195,7 @@ def prefixes(config: ipc.RouterConfig) -> Mapping[bytes, int]:
 
 @_remembered
 def _prefixes(texts: tuple[str, ...]) -> Mapping[bytes, int]:
-    found: dict[bytes, int] = {}
-    for text in texts:
-        with contextlib.suppress(ValueError):
-            interface = ipaddress.ip_interface(text)
-            found[interface.ip.packed] = interface.network.prefixlen
-    return found
+    return {address.packed: address.length for address in _parsed(texts) if address is not None}
 
 
 @_remembered

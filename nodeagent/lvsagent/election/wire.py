@@ -41,7 +41,7 @@ class Wire:
         """Why links and addresses are those of an earlier look; empty: they are not."""
         self.adverts: dict[Place, AdvertSocket] = {}
         self.neighbors: dict[Place, NeighborSocket] = {}
-        self.monitor = Monitor()
+        self.monitor = Monitor(netlink.port)
         epoll.register(self.monitor.fileno(), select.EPOLLIN)
 
     def watch(self, adverts: Iterable[Place], neighbors: Iterable[Place], others: Iterable[str] = ()) -> None:
