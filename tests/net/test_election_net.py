@@ -230,6 +230,33 @@ def test_what_cannot_be_run_is_refused_by_name_and_the_rest_runs(lab: Lab) -> No
     assert "router=twin reason=virtual_router_id 51: taken by lab on eth0" in lab.dr1.log
 
 
+@pytest.mark.parametrize("capability", ["NET_RAW", "NET_ADMIN"])
+def test_without_a_capability_the_process_stays_names_it_and_leaves_the_address_to_others(
+    tmp_path: Path, capability: str
+) -> None:
+    with contextlib.ExitStack() as stack:
+        lan = stack.enter_context(Lan())
+        poor, good = (ElectionHost(lan, f"dr{n}", f"10.0.0.1{n}/24", tmp_path) for n in (1, 2))
+        poor.start("setpriv", f"--bounding-set=-{capability.lower()}")
+        good.start()
+        for host, priority in ((poor, 110), (good, 100)):
+            stack.callback(host.close)
+            host.configure(router(priority))
+        good.await_holding()
+        (told,) = poor.statistics().routers
+        assert (told.state, told.addresses_held, told.adverts_sent) == ("Initialize", (), 0)
+        assert told.problem.startswith(
+            f"lvs-election lacks CAP_{capability}: grant it (securityContext.capabilities.add"
+        )
+        lines = [line for line in poor.log.splitlines() if f"CAP_{capability}" in line]
+        assert len(lines) == 2, "once for all, and once for the router"
+        assert "no virtual router can run" in lines[0]
+        assert "the router is refused router=lab" in lines[1]
+        assert poor.process is not None
+        assert poor.process.poll() is None
+        assert good.holds()
+
+
 def test_a_second_process_does_not_start_in_the_same_folder(lab: Lab) -> None:
     argv = [sys.executable, "-m", "lvsagent.election", "--run-dir", str(lab.dr1.folder)]
     with pytest.raises(CommandFailed, match=r"status 1.*another lvs-election runs"):

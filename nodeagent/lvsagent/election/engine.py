@@ -40,12 +40,15 @@ class Engine:
         log: Log,
         report: Callable[[ipc.StateChanged], None],
         failures: tuple[float, ...] = (),
+        lacking: str = "",
     ) -> None:
-        """``failures``: when processes before this one were started that did not end in order."""
+        """``failures``: when processes before this one were started that did not end in order. ``lacking``: why no
+        router can run in this process (``permission``)."""
         self._wire = wire
         self._keys = keys
         self._clock = clock
         self._failures = failures
+        self._lacking = lacking
         self._fence = fence
         self._log = log
         self._report = report
@@ -123,14 +126,15 @@ class Engine:
         self._keys.refresh(now)
         wanted = routers.by_name(wish.routers)
         for name, current in tuple(self.routers.items()):
-            config, refused = wanted.get(name, (None, None))
-            if config is None or current.is_another(config) or current.refused != refused:
+            config, reason = wanted.get(name, (None, None))
+            if config is None or current.is_another(config) or current.refused != (self._lacking or reason):
                 self._run(current, events.Shutdown(), now)
                 self._disown(current)
                 if current.virtual_mac is not None:
                     self._wire.remove(current.carrier)
                 del self.routers[name]
-        for name, (config, refused) in wanted.items():
+        for name, (config, reason) in wanted.items():
+            refused = self._lacking or reason
             if name not in self.routers:
                 credentials = Credentials(config, self._keys, self._clock, now)
                 self.routers[name] = Router.of(config, refused, credentials)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from lvsagent import ipc
-from lvsagent.election import handoff
+from lvsagent.election import handoff, permission
 from lvsagent.election.beats import Beats
 from lvsagent.election.engine import Engine
 from lvsagent.election.fence import Fence
@@ -69,6 +69,8 @@ class Loop:
         self._netlink = Rtnetlink()
         self._wire = Wire(self._netlink, self._epoll)
         wall = auth.Clock(time.time(), clock())
+        if lacking := permission.lacking(self._netlink):
+            log("no virtual router can run", reason=lacking)
         self._beats = Beats(rings=keys.ring, clock=wall, log=log, port=beat_port)
         self._engine = Engine(
             wire=self._wire,
@@ -78,6 +80,7 @@ class Loop:
             log=log,
             report=server.send,
             failures=handoff.started(run_folder, clock(), log),
+            lacking=lacking,
         )
         self._turned_off = False
         """The server's socket wakes nobody up: it is stuck."""
