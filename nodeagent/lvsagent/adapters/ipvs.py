@@ -56,6 +56,8 @@ GENERIC = 16
 CONCERN = (MARKS, OUR_MARKS)
 """Services with such a firewall mark are ours, or in our way."""
 GENL_ID_CTRL, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_ID, CTRL_ATTR_FAMILY_NAME = 16, 3, 1, 2
+GENL_NAME = b"IPVS"
+"""include/uapi/linux/ip_vs.h IPVS_GENL_NAME."""
 
 
 class IpvsUnavailable(OSError):
@@ -197,7 +199,7 @@ def _unavailable(error: NetlinkError) -> IpvsUnavailable:
 
 def _family(netlink: Netlink) -> int:
     """The family's number. Asking by name makes the kernel load the module where it may."""
-    body = struct.pack("=BBH", CTRL_CMD_GETFAMILY, 1, 0) + attribute(CTRL_ATTR_FAMILY_NAME, b"IPVS\0")
+    body = struct.pack("=BBH", CTRL_CMD_GETFAMILY, 1, 0) + attribute(CTRL_ATTR_FAMILY_NAME, GENL_NAME + b"\0")
     answer = netlink.request(Message(GENL_ID_CTRL, 0, body))
     (number,) = struct.unpack("=H", parse_attributes(answer[4:])[CTRL_ATTR_FAMILY_ID][:2])
     return int(number)
