@@ -66,8 +66,8 @@ ORDINARY_SECONDS = 15
 PLACE_SECONDS = 80
 """Files share a place until it takes so long: each place costs one and a half seconds of a processor, before its first
 test."""
-HUNGRY = ("test_faults_resources_net", "test_faults_churn_net", "test_faults_flood_net")
-"""Files of the net tier that take all processors on purpose: they run when the others are done."""
+HUNGRY = ("test_faults_resources_net", "test_faults_churn_net", "test_faults_flood_net", "test_ipvs_scale_net")
+"""Files of the net tier that take all processors on purpose, or judge a time: they run when the others are done."""
 MOST_AGAIN = 8
 """Failures that a busy machine may explain; more are a fault."""
 PREPARED = threading.Lock()

@@ -12,7 +12,6 @@ from pyroute2 import IPVS, IPVSService
 from lvsagent.adapters.ipvswire import GET_SERVICE
 from lvsagent.adapters.kernel import Kernel
 from lvsagent.adapters.netlink import Message
-from lvsagent.core.brakes import removal_brake
 from lvsagent.core.diff import (
     AddDestination,
     AddLoopback,
@@ -307,36 +306,7 @@ def test_facts_are_what_ip_shows(kernel: Kernel) -> None:
     assert facts.node == "n1"
 
 
-# -- how many, how fast ----------------------------------------------------------------------------------------------
-
-
-def test_a_thousand_services_of_ten_destinations_from_nothing(kernel: Kernel) -> None:
-    keys = [ServiceKey(ip_address(f"10.77.{n // 250}.{n % 250 + 1}"), Protocol.TCP, 80) for n in range(1000)]
-    want = wanted(*(service(*(pod(n + 1) for n in range(10)), key=key) for key in keys))
-    have = kernel.read()
-    begin = time.monotonic()
-    ops = diff(want, have, Owned()).ops
-    failures = kernel.apply(ops)
-    seconds = time.monotonic() - begin
-    assert failures == ()
-    begin = time.monotonic()
-    now = kernel.read()
-    reading = time.monotonic() - begin
-    assert now == want
-    assert diff(want, now, Owned()).ops == ()
-    begin = time.monotonic()
-    small = [EditDestination(keys[0], pod(1, weight=0))]
-    assert kernel.apply(small) == ()
-    assert kernel.readback(small, now).services[keys[0]].destinations[0].weight == 0
-    touched = time.monotonic() - begin
-    print(f"{len(ops)} operations in {seconds:.3f} s, whole read {reading:.3f} s, one change {touched:.4f} s")
-    assert seconds <= 2
-    assert touched <= 0.1
-    ours = Owned(services=frozenset(want.services), loopback=want.loopback)
-    nothing = diff(KernelState(), kernel.read(), ours)
-    assert removal_brake(nothing.ops, now, ours)
-    assert kernel.apply(nothing.ops) == ()
-    assert kernel.read().services == {}
+# -- reading ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lying", [1, 2])
