@@ -17,7 +17,7 @@ from pathlib import Path
 from lvsagent.adapters.addresses import Addresses
 from lvsagent.adapters.clients import Clients
 from lvsagent.adapters.ipvs import Ipvs, IpvsUnavailable
-from lvsagent.adapters.kernel import Kernel
+from lvsagent.adapters.kernel import TABLE, Kernel
 from lvsagent.adapters.procfs import Originals, Sysctls, boot_id, prepare, restore, root
 from lvsagent.adapters.statefile import StateFileError, StateFiles
 from lvsagent.core.clients import ClientPaths
@@ -129,14 +129,15 @@ def _add_addresses(originals: Originals, boot: str, vips: Sequence[IPAddress]) -
 
 
 def _remove_tables(files: StateFiles, proc_sys: Path) -> Sequence[OperationFailed]:
-    """What an agent recorded as its own and did not take away when it ended."""
+    """What an agent recorded as its own and did not take away when it ended, and what is ours whether it is recorded or
+    not: what has our firewall marks, or stands in our nftables tables."""
+    owned = Owned()
     try:
         owned = files.load_owned()
     except StateFileError as error:
         print(f"warning: tables of the agent, if there are any, stay: {error}", file=sys.stderr)
-        return ()
-    if owned == Owned():
-        return ()
+    if owned == Owned() and not TABLE.exists():
+        return ()  # asking would load IPVS
     with Kernel(node="", proc_sys=proc_sys) as kernel:
         have = kernel.read()
         failures = kernel.apply(diff(KernelState(), have, owned).ops)

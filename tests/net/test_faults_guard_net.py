@@ -1,6 +1,5 @@
 """Somebody else's hands in the kernel: tables, addresses and settings of ours are put back, foreign ones stay."""
 
-import re
 import signal
 import socket
 import sys
@@ -237,86 +236,3 @@ def test_a_strict_reverse_path_counts_where_other_nodes_pods_are_reached_and_whe
                 assert glance.inspect(remote[1:]).reverse_path == {}
             finally:
                 glance.close()
-
-
-FOREIGN = (
-    "ipvsadm -A -t 10.9.9.9:99 -s wlc -p 77",
-    "ipvsadm -a -t 10.9.9.9:99 -r 10.9.9.8:99 -m -w 3",
-    "ipvsadm -A -f 7 -s rr",
-    "ip address add 10.9.9.9/32 dev lo",
-    "ip address add 10.0.0.77/24 dev eth0",
-    "ip route add local 10.9.9.7 dev lo table local proto 99",
-    "nft add table ip lvs-dr-of-somebody",
-    "nft add chain ip lvs-dr-of-somebody c { type nat hook postrouting priority 99; }",
-    "nft add rule ip lvs-dr-of-somebody c ip saddr 10.3.0.0/16 masquerade",
-    "sysctl -qw net.ipv4.ip_forward=0 net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0",
-    "sysctl -qw net.ipv4.conf.all.accept_redirects=0 net.ipv4.vs.sloppy_tcp=0 net.ipv4.vs.sync_threshold=5",
-)
-"""What others have on a node, and settings that are not as we need them."""
-CHANGES_BY_ITSELF = re.compile(
-    r"nf_conntrack_count|gc_|random|\.neigh\.|entropy|dentry|inode|file-nr|pty\.nr|ns_last_pid"
-)
-RANGES = """
-apiVersion: lvsdr.io/v1alpha1
-kind: VirtualService
-metadata: {name: ranges, namespace: default}
-spec:
-  addresses: [10.0.0.102]
-  ports: [{port: 8000, endPort: 8010}]
-  realServers: [{address: 10.0.0.11}, {address: 10.0.0.12}]
-"""
-
-
-def everything(lab: Lab, host: str) -> dict[str, list[str]]:
-    """What an uninstalled node must have as before, to the byte."""
-    lab.lan.run(host, ["ip", "neighbour", "flush", "all"])
-    settings = lab.lan.run(host, ["sysctl", "-a", "--pattern", "^net\\."], check=False).splitlines()
-    return {
-        "ipvsadm-save": lab.lan.run(host, ["ipvsadm", "-Sn"]).splitlines(),
-        "ip address": lab.lan.run(host, ["ip", "address"]).splitlines(),
-        "ip route": lab.lan.run(host, ["ip", "route", "show", "table", "all"]).splitlines(),
-        "sysctl -a": [line for line in settings if not CHANGES_BY_ITSELF.search(line)],
-        "nft list ruleset": lab.lan.run(host, ["nft", "list", "ruleset"]).splitlines(),
-    }
-
-
-@pytest.mark.parametrize(
-    "how", ["the objects go first", "--cleanup-on-exit", "the agent is killed and lvs-node-init --undo"]
-)
-def test_fault_63_uninstalling_leaves_the_node_as_it_was_byte_for_byte(lab: Lab, how: str) -> None:
-    for line in FOREIGN:
-        lab.lan.run("d1", line.split())
-    shown = ["ip", "-6", "address", "show", "tentative"]
-    lab.until("its own address is known to be free", lambda: lab.lan.run("d1", shown) == "")
-    before = everything(lab, "d1")
-    assert len(before["sysctl -a"]) > 100
-    (lab.manifests / "ranges.yaml").write_text(RANGES)
-    lab.start("d1", *(["--cleanup-on-exit"] if how.startswith("--") else []))
-    lab.serving()
-    lab.until("the range is served", lambda: lab.holds("d1", "10.0.0.102"))
-    served = everything(lab, "d1")
-    assert all(served[what] != before[what] for what in before)
-    if how == "the objects go first":
-        for name in ("web", "held", "ranges"):
-            (lab.manifests / f"{name}.yaml").unlink()
-        lab.until("the tables are gone", lambda: "10.0.0.10" not in lab.table("d1"))
-    if how.startswith("the agent is killed"):
-        lab.agents["d1"].kill()
-        lab.agents["d1"].wait()
-        _end_elections(lab.folder)
-        lab.until("the kernel ends the addresses", lambda: not lab.holds("d1"))
-        command = [
-            sys.executable,
-            "-m",
-            "lvsagent.node_init",
-            "--undo",
-            "--state-dir",
-            str(lab.folder / "d1" / "state"),
-        ]
-        lab.lan.run("d1", command)
-    else:
-        lab.agents["d1"].send_signal(signal.SIGTERM)
-        lab.until("it ends", lambda: lab.agents["d1"].poll() == 0, 20.0)
-    after = everything(lab, "d1")
-    for what, lines in before.items():
-        assert after[what] == lines, what

@@ -8,11 +8,14 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
+from lvsagent import node_init
 from lvsagent.adapters.kernel import Kernel
 from lvsagent.adapters.loops import Guarded
+from lvsagent.adapters.statefile import OWNED
 from lvsagent.core.diff import Owned
 from lvsagent.core.loops import LoopGuard, loop_guard, ours
 from lvsagent.core.plan import plan
@@ -20,7 +23,7 @@ from lvsagent.core.state import Destination, ForwardMethod, Service, ServiceKey
 from lvsapi.model import Protocol, Resolved
 from tests.net.lan import Lan
 from tests.net.pods import PodLan
-from tests.net.tables import command
+from tests.net.tables import KEY, command
 from tests.net.test_affinity_net import Held
 from tests.net.test_data_path_net import PORT, VIP, resolved
 
@@ -274,3 +277,19 @@ def test_services_of_ipv6_and_udp_have_marks_too(kernel: Kernel) -> None:
     assert "fd00::200 . udp . 53 : 0x" in listing
     assert "elements = { 02:00:00:00:00:22 }" in listing
     assert ours(kernel.read().services.values()) == wish.services
+
+
+@pytest.mark.parametrize("record", ["", "cut in the mid"])
+def test_what_is_left_of_it_goes_with_undo_whatever_is_recorded(kernel: Kernel, tmp_path: Path, record: str) -> None:
+    command("ipvsadm", "-A", "-f", "7", "-s", "rr")
+    command("ip", "neigh", "add", "10.0.0.22", "lladdr", "02:00:00:00:00:22", "dev", "eth0")
+    before = command("ipvsadm", "-Sn")
+    backends = [Destination(ip_address(f"10.244.{k}.11"), 8080, METHODS[k - 1], 1) for k in (1, 2)]
+    table = Service(key=KEY, scheduler="mh", flags=0x18, destinations=tuple(backends))
+    wish = loop_guard({KEY: table}, (), frozenset({ip_address("10.0.0.22")}), ())
+    assert kernel.guard_loops(wish, {}).changes > 0
+    if record:
+        (tmp_path / OWNED).write_text(record)
+    assert node_init.main(["--undo", "--state-dir", str(tmp_path)]) == 0
+    assert command("ipvsadm", "-Sn") == before
+    assert command("nft", "list", "ruleset") == ""
