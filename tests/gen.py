@@ -133,6 +133,7 @@ def service(
         key=ObjectKey(namespace, name),
         ports=tuple(KubeServicePort(name=n, port=p, protocol=Protocol(proto)) for n, p, proto in ports),
         external_traffic_policy=TrafficPolicy(policy),
+        uid=f"uid-{namespace}-{name}",
     )
 
 

@@ -200,6 +200,7 @@ class KubeService:
     key: ObjectKey
     ports: tuple[KubeServicePort, ...]
     external_traffic_policy: TrafficPolicy = TrafficPolicy.CLUSTER
+    uid: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,8 @@ def parse_service(obj: Mapping[str, object]) -> KubeService:
             ports.append(KubeServicePort(name=_text(item.get("name")), port=number, protocol=protocol))
     local = _object(obj.get("spec")).get("externalTrafficPolicy") == TrafficPolicy.LOCAL
     policy = TrafficPolicy.LOCAL if local else TrafficPolicy.CLUSTER
-    return KubeService(key=key, ports=tuple(ports), external_traffic_policy=policy)
+    uid = _text(_object(obj.get("metadata")).get("uid"))
+    return KubeService(key=key, ports=tuple(ports), external_traffic_policy=policy, uid=uid)
 
 
 def parse_endpoint_slice(obj: Mapping[str, object]) -> EndpointSlice:

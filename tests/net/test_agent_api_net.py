@@ -233,3 +233,41 @@ def test_an_agent_that_starts_while_the_api_hangs_serves_from_the_last_good_stat
     assert f"{VIP}/32" in cluster.lan.addresses("d1")
     with contextlib.suppress(ProcessLookupError):
         os.kill(cluster.agent.pid, 0)
+
+
+def test_what_vanishes_all_at_once_is_served_on_until_the_agent_goes_too(cluster: Cluster) -> None:
+    """Somebody deletes all objects, or a controller empties the slices: nobody's clients are to notice at once."""
+    more = [f"10.0.0.{number}" for number in range(110, 114)]
+    log = cluster.folder / "agent.log"
+    cluster.serving()
+
+    def filled() -> None:
+        cluster.endpoints(*(f"10.244.1.{number}" for number in range(2, 8)))
+        for address in more:
+            raw = raw_virtual_service(f"web-{address}", addresses=[address], status=STATUS)
+            cluster.api.put(VIRTUAL_SERVICES, raw)
+
+    cluster.act(filled)
+    cluster.until("all are served", lambda: cluster.table().count("10.244.1.7") == 5)
+    before = cluster.table()
+    cluster.act(cluster.endpoints)
+    cluster.until("it is said", lambda: "EndpointsVanished" in log.read_text())
+    time.sleep(1.0)
+    assert cluster.table() == before
+    cluster.act(lambda: cluster.endpoints("10.244.1.9"))
+    cluster.until("somebody looks after it", lambda: cluster.table().count("10.244.1.") == 5, 2.0)
+    before = cluster.table()
+
+    def deleted() -> None:
+        for name in list(cluster.api.objects[VIRTUAL_SERVICES]):
+            cluster.api.delete(VIRTUAL_SERVICES, name)
+
+    cluster.act(deleted)
+    cluster.until("it is said", lambda: "DeletedTogether" in log.read_text())
+    time.sleep(1.0)
+    assert cluster.table() == before
+    assert {f"{address}/32" for address in (VIP, *more)} <= set(cluster.lan.addresses("d1"))
+    cluster.agent.terminate()
+    assert cluster.agent.wait(10) == 0
+    assert cluster.table() == "", "README: delete the objects, then the rest"
+    assert not {f"{address}/32" for address in (VIP, *more)} & set(cluster.lan.addresses("d1", "lo"))

@@ -9,7 +9,6 @@ import pytest
 
 from lvsagent.adapters.kernel import Kernel
 from lvsagent.adapters.netlink import Netlink
-from lvsagent.core.brakes import removal_brake
 from lvsagent.core.diff import EditDestination, Owned, diff
 from lvsagent.core.state import KernelState, ServiceKey
 from lvsapi.model import Protocol
@@ -36,7 +35,6 @@ def take_away(kernel: Kernel, there: KernelState) -> None:
     """The agent would not do that at once: a brake holds it."""
     ours = Owned(services=frozenset(there.services), loopback=there.loopback)
     nothing = diff(KernelState(), there, ours)
-    assert removal_brake(nothing.ops, there, ours)
     assert kernel.apply(nothing.ops) == ()
     assert kernel.read().services == {}
 

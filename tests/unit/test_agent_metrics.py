@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from lvsagent import ipc
 from lvsagent.adapters.metrics import AgentCollector
 from lvsagent.adapters.reflector import Health
+from lvsagent.core.brakes import Held
 from lvsagent.core.guard import NodeFinding, NodeReadings, Thing
 from lvsagent.core.traffic import Now
 from lvsagent.runtime.view import HEARTBEAT_SECONDS, View
@@ -93,6 +94,8 @@ def full() -> View:
     place = (ip_address("192.168.139.123"), Protocol.TCP, 80)
     for number, (active, inactive) in enumerate(((1, 4), (2, 0))):
         view.traffic.backends[place, (ip_address(number), 80)] = Now(active=active, inactive=inactive)
+    view.exchanged["left_out"] = 9
+    view.held = {("lvsvirtualservices", Held.DELETED): 4, ("endpoints", Held.VANISHED): 0}
     view.repairs[Thing.SERVICE] = 3
     view.node_findings = {NodeFinding.TABLES_CONTESTED: "by somebody"}
     view.node_readings = NodeReadings(entries=7, limit=8)
@@ -139,6 +142,9 @@ def test_every_agreed_name_is_there() -> None:
         "lvs_connections_heard_total 0.0",
         "lvs_connections_written_total 0.0",
         "lvs_connections_forgotten_total 0.0",
+        "lvs_connections_left_out_total 9.0",
+        'lvs_kube_held_objects{reason="DeletedTogether",resource="lvsvirtualservices"} 4.0',
+        'lvs_kube_held_objects{reason="EndpointsVanished",resource="endpoints"} 0.0',
         'lvs_connection_messages_dropped_total{reason="auth_hmac"} 6.0',
         'lvs_connection_messages_dropped_total{reason="unreachable"} 0.0',
         'lvs_connection_messages_dropped_total{reason="content"} 0.0',

@@ -5,7 +5,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from lvsagent.core.brakes import held_back, removal_brake
+from lvsagent.core.brakes import held_back
 from lvsagent.core.diff import (
     AddDestination,
     AddLoopback,
@@ -214,44 +214,6 @@ def test_what_is_claimed_before_writing_is_what_will_be_written_and_not_what_was
 )
 def test_what_would_break_the_invariant_after_a_failure_is_held_back(op: Op, failed: Op, held: bool) -> None:
     assert held_back(op, [failed]) is held
-
-
-def many(count: int, per_service: int = 1) -> KernelState:
-    keys = [ServiceKey(ip_address(f"10.0.1.{n}"), Protocol.TCP, 80) for n in range(1, count + 1)]
-    return state(*(service(*(destination(d + 1) for d in range(per_service)), key=key) for key in keys))
-
-
-@pytest.mark.parametrize(("gone", "brakes"), [(3, False), (4, False), (5, True), (8, True)])
-def test_the_brake_holds_a_step_that_removes_more_than_half_of_the_services(gone: int, brakes: bool) -> None:
-    have = many(8)
-    owned = Owned(services=frozenset(have.services), loopback=have.loopback)
-    ops = [DeleteService(key) for key in list(have.services)[:gone]]
-    brake = removal_brake(ops, have, owned)
-    assert bool(brake) is brakes
-    if brake:
-        assert str(brake) == f"would remove {gone} of 8 services in one step"
-
-
-def test_the_brake_lets_the_user_delete_the_few_that_there_are() -> None:
-    have = many(3)
-    assert (
-        removal_brake([DeleteService(k) for k in have.services], have, Owned(services=frozenset(have.services))) is None
-    )
-
-
-def test_the_brake_counts_destinations_that_were_not_drained() -> None:
-    have = state(service(*(destination(n) for n in range(1, 9))))
-    ops = [DeleteDestination(KEY, destination(n)) for n in range(1, 6)]
-    brake = removal_brake(ops, have, OURS)
-    assert brake
-    assert (brake.removed, brake.total, brake.what) == (5, 8, "destinations")
-    drained = state(service(*(destination(n, weight=0 if n < 6 else 1) for n in range(1, 9))))
-    assert removal_brake(ops, drained, OURS) is None
-
-
-def test_the_brake_ignores_what_is_not_ours() -> None:
-    have = many(8)
-    assert removal_brake([DeleteService(key) for key in have.services], have, Owned()) is None
 
 
 @pytest.mark.parametrize(

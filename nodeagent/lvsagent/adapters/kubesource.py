@@ -9,21 +9,27 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from lvsagent.adapters.kube import ApiClient
-from lvsagent.adapters.reflector import Health, Reflector, Resource, key_of
+from lvsagent.adapters.reflector import MOST_NAMED, Health, Reflector, Resource, key_of
+from lvsagent.core.brakes import BRAKE_SECONDS, Held
 from lvsagent.core.cache import Cache, Malformed
+from lvsagent.core.vanished import Vanished
 from lvsapi import names
 from lvsapi.errors import SpecError
 from lvsapi.model import EndpointSlice, ObjectKey, Problem, Snapshot, VirtualService
 from lvsapi.parse import parse_class, parse_endpoint_slice, parse_node, parse_service, parse_virtual_service
-from lvsapi.status import refused
+from lvsapi.status import ConditionType, refused
 
 T = TypeVar("T")
+News = tuple[ObjectKey, str, str]
+"""Object, reason and message of a warning."""
 
 _log = logging.getLogger(__name__)
 
 OUR_API = f"/apis/{names.API_VERSION}"
 MOST_NAMES = 100
 """Longer selectors make URLs that servers refuse; above this all EndpointSlices are listed."""
+SERVER = ObjectKey("default", "kubernetes")
+"""The API server's own Service, which it makes anew when there is none: with another uid its etcd is another."""
 NONE = f"{names.SERVICE_NAME_LABEL},!{names.SERVICE_NAME_LABEL}"
 """A selector that nothing fits; the API server refuses ``in ()`` and impossible label values."""
 
@@ -66,8 +72,15 @@ class KubeSource:
         self._seeded = False
         self._named: set[Problem] = set()
         self._covered = _Covered()
+        self._vanished = Vanished()
+        self._timer: asyncio.TimerHandle | None = None
+        self._server = ""
+        """uid of SERVER while nothing was missing."""
+        self._said: set[ObjectKey] = set()
+        self.news: list[News] = []
+        """To be posted as events; whoever does so empties it."""
         make = functools.partial(_reflector, client, self._wake, reflector)
-        self._virtual_services = make(names.PLURAL, f"{OUR_API}/{names.PLURAL}", self._parse)
+        self._virtual_services = make(names.PLURAL, f"{OUR_API}/{names.PLURAL}", self._parse, brake=True)
         self._classes = make(names.CLASS_PLURAL, f"{OUR_API}/{names.CLASS_PLURAL}", parse_class)
         self._services = make("services", "/api/v1/services", parse_service)
         self._slices = make(
@@ -103,9 +116,33 @@ class KubeSource:
         return tuple(p for reflector in self.reflectors for p in reflector.cache.problems.values())
 
     @property
-    def held(self) -> Mapping[str, int]:
-        """How many vanished objects are kept, by resource."""
-        return {reflector.resource.name: len(reflector.cache.held) for reflector in self.reflectors}
+    def held(self) -> Mapping[tuple[str, Held], int]:
+        """How many objects are kept that the API does not have, by resource and reason."""
+        braking = self._virtual_services.cache.braking(time.monotonic())
+        found = {(reflector.resource.name, Held.MISSING): len(reflector.cache.held) for reflector in self.reflectors}
+        deleted = len(self._virtual_services.cache.leaving) if braking else 0
+        return {
+            **found,
+            (names.PLURAL, Held.DELETED): deleted,
+            ("endpoints", Held.VANISHED): sum(self._vanished.held.values()),
+        }
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """About objects whose endpoints are kept."""
+        held = self._vanished.held
+        return tuple(
+            Problem(
+                key=item.key,
+                condition=ConditionType.NODE_HEALTHY,
+                reason=Held.VANISHED,
+                message=f"{held[service]} endpoints of Service {service} are gone at once and did not terminate: they"
+                f" are kept for {BRAKE_SECONDS:.0f} s, or until it has a new one; look for who emptied its"
+                " EndpointSlices",
+            )
+            for item in self._covered.in_force.values()
+            if (service := ObjectKey(item.key.namespace, item.service or "")) in held
+        )
 
     def seed(self, snapshot: Snapshot) -> None:
         """Serve from a saved snapshot until the API answers."""
@@ -115,6 +152,7 @@ class KubeSource:
         self._slices.cache.objects = {item.key: item for item in snapshot.slices}
         self._nodes.cache.objects = {ObjectKey("", item.name): item for item in snapshot.nodes}
         self._covered.in_force = dict(self._virtual_services.cache.objects)
+        self._server = self._server_now()
         self._seeded = True
         self._select()
 
@@ -135,15 +173,80 @@ class KubeSource:
             virtual_services=tuple(sorted(usable.values(), key=lambda item: item.key)),
             classes=_sorted(self._classes.cache),
             services=_sorted(self._services.cache),
-            slices=_sorted(self._slices.cache),
+            slices=(*_sorted(self._slices.cache), *self._kept(time.monotonic())),
             nodes=_sorted(self._nodes.cache),
         )
 
     def expire(self) -> None:
         """Let go of what was held back long enough. To be called now and then."""
         now = time.monotonic()
-        if any([reflector.cache.expire(now) for reflector in self.reflectors]):
-            self._changed()
+        same = self._is_same_server()
+        if any([reflector.cache.expire(now, same) for reflector in self.reflectors]):
+            self._wake()
+        self._say(now)
+
+    def release(self) -> frozenset[ObjectKey]:
+        """Let go of everything that was deleted. Returns what that is."""
+        gone = frozenset(self._virtual_services.cache.leaving)
+        if self._virtual_services.cache.release(time.monotonic()):
+            self._wake()
+        return gone
+
+    def _server_now(self) -> str:
+        found = self._services.cache.objects.get(SERVER)
+        return found.uid if found is not None and SERVER not in self._services.cache.held else ""
+
+    def _is_same_server(self) -> bool:
+        """Whether the API server is the one that had what is missing now."""
+        now = self._server_now() if self._services.synced else ""
+        if now and not any(reflector.cache.held for reflector in self.reflectors):
+            self._server = now
+        return bool(now) and self._server in ("", now)
+
+    def _say(self, now: float) -> None:
+        """That deletions are held, once for each."""
+        cache = self._virtual_services.cache
+        leaving = set(cache.leaving) if cache.braking(now) else set()
+        fresh, self._said = sorted(leaving - self._said), leaving
+        if not fresh:
+            return
+        _log.warning(
+            "more than half of the objects were deleted at once: they are served on for %d s; to go on with them apply"
+            " them again",
+            BRAKE_SECONDS,
+            extra={
+                "resource": names.PLURAL,
+                "reason": Held.DELETED,
+                "number": len(fresh),
+                "held": ",".join(map(str, fresh[:MOST_NAMED])),
+            },
+        )
+        text = f"Deleted with most of the others: served on for {BRAKE_SECONDS:.0f} s; to go on with it apply it again"
+        self.news += [(key, Held.DELETED, text) for key in fresh]
+
+    def _kept(self, now: float) -> tuple[EndpointSlice, ...]:
+        """Endpoints that vanished and are kept, and a look again when they are to go."""
+        wanted = {
+            ObjectKey(item.key.namespace, item.service)
+            for item in self._virtual_services.cache.objects.values()
+            if item.service is not None
+        }
+        before = self._vanished.held
+        kept = self._vanished.over(self._slices.cache.objects, wanted & self._services.cache.objects.keys(), now)
+        for service in sorted(self._vanished.held.keys() - before.keys()):
+            _log.warning(
+                "most endpoints are gone at once and did not terminate: they are kept for %d s, or until there is a"
+                " new one",
+                BRAKE_SECONDS,
+                extra={"object": service, "reason": Held.VANISHED, "number": self._vanished.held[service]},
+            )
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._vanished.until is not None:
+            delay = max(0.0, self._vanished.until - now) + 0.01
+            self._timer = asyncio.get_running_loop().call_later(delay, self._changed)
+        return kept
 
     async def run(self) -> None:
         """Watch for ever."""
@@ -217,6 +320,7 @@ def _reflector(
     parse: Callable[[dict[str, Any]], T],
     group: Callable[[T], Any] = lambda _: None,
     wanted: Callable[[T], bool] = lambda _: True,
+    brake: bool = False,
 ) -> Reflector[T]:
     def read(item: dict[str, Any]) -> T | Malformed:
         try:
@@ -225,7 +329,7 @@ def _reflector(
             return Malformed(refused(key_of(item), error))
 
     resource: Resource[T] = Resource(name=name, path=path, parse=read)
-    return Reflector(client, resource, Cache(group=group), changed, wanted=wanted, **options)
+    return Reflector(client, resource, Cache(group=group, brake=brake), changed, wanted=wanted, **options)
 
 
 def _sorted(cache: Cache[T]) -> tuple[T, ...]:

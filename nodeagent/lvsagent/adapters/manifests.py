@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from lvsagent.adapters.reflector import Health
+from lvsagent.core.brakes import Held
 from lvsagent.core.manifests import Document, Objects, assemble, read_document
 from lvsapi.errors import SpecError
 from lvsapi.model import ObjectKey, Problem, Snapshot
@@ -55,9 +56,13 @@ class ManifestSource:
         return {}
 
     @property
-    def held(self) -> Mapping[str, int]:
+    def held(self) -> Mapping[tuple[str, Held], int]:
         """Nothing is held back: what is in the folder is meant."""
         return {}
+
+    def release(self) -> frozenset[ObjectKey]:
+        """There is nothing to let go."""
+        return frozenset()
 
     @property
     def problems(self) -> tuple[Problem, ...]:

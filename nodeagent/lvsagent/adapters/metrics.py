@@ -317,15 +317,18 @@ class AgentCollector(Collector):
         relists = CounterMetricFamily("lvs_kube_relists", "Complete lists.", labels=["resource"])
         errors = CounterMetricFamily("lvs_kube_errors", "Requests that failed.", labels=["resource", "reason"])
         held = GaugeMetricFamily(
-            "lvs_kube_held_objects", "Objects missing from a list that are kept all the same.", labels=["resource"]
+            "lvs_kube_held_objects",
+            "Objects that the API does not have any more and that are kept all the same.",
+            labels=["resource", "reason"],
         )
+        for (kept, why), number in sorted(self._view.held.items()):
+            held.add_metric([kept, why], number)
         for resource, health in self._view.health.items():
             connected.add_metric([resource], float(health.connected))
             synced.add_metric([resource], max(health.last_list, health.last_event))
             relists.add_metric([resource], health.relists)
             for reason, count in sorted(health.errors.items()):
                 errors.add_metric([resource, reason], count)
-            held.add_metric([resource], self._view.held.get(resource, 0))
         yield from (connected, synced, relists, errors, held)
 
 

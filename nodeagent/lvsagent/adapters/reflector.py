@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from lvsagent.adapters.kube import ApiClient, ApiError
+from lvsagent.core.brakes import GATHER_SECONDS, Held
 from lvsagent.core.cache import Cache, Malformed
 from lvsapi.model import ObjectKey
 
@@ -25,6 +26,8 @@ PAGE = 500
 FIRST_DELAY = 0.2
 LONGEST_DELAY = 30.0
 TRIES_BEFORE_RELIST = 5
+MOST_NAMED = 5
+"""Objects in one line of the log."""
 SHORT_WATCH = 1.0
 """Seconds. A watch that ends sooner, in order, counts as a failure: a proxy that hangs up must not make us spin."""
 
@@ -161,7 +164,12 @@ class Reflector(Generic[T]):
 
     def _take(self, kind: str, item: dict[str, Any]) -> bool:
         key = key_of(item)
-        return self.cache.delete(key) if kind == "DELETED" else self.cache.put(key, self.resource.parse(item))
+        if kind != "DELETED":
+            return self.cache.put(key, self.resource.parse(item))
+        if self.cache.brake:
+            # It goes when it is known how many others do; somebody has to look then.
+            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._changed)
+        return self.cache.delete(key, time.monotonic())
 
     async def _list(self) -> None:
         """All pages, then replace. Raises ApiError; the cache is then as it was."""
@@ -186,8 +194,14 @@ class Reflector(Generic[T]):
         self.synced, self.covered, self._version = True, selector, version
         if self.cache.held:
             _log.warning(
-                "a list lost more than half of the objects at once: they are kept for 10 minutes",
-                extra={"resource": self.resource.name, "held": ",".join(map(str, sorted(self.cache.held)[:5]))},
+                "a list lost more than half of the objects at once: they are kept for 10 minutes, or while the API"
+                " server is another than it was",
+                extra={
+                    "resource": self.resource.name,
+                    "reason": Held.MISSING,
+                    "number": len(self.cache.held),
+                    "held": ",".join(map(str, sorted(self.cache.held)[:MOST_NAMED])),
+                },
             )
         if changed or first:
             self._changed()

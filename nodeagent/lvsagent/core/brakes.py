@@ -1,25 +1,42 @@
 """What must not be done although it is the difference: after a failure, or because it would remove too much. Pure."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from enum import StrEnum
 
 from lvsagent.core.diff import (
     AddLoopback,
     AddMark,
-    DeleteDestination,
     DeleteLoopback,
     DeleteService,
     IpvsOp,
     Op,
-    Owned,
     ReinsertDestination,
     SetSysctl,
 )
-from lvsagent.core.state import KernelState
 from lvsagent.core.sysctl import EXPIRE_NODEST_CONN
 
 BRAKE_MINIMUM = 4
 """Fewer removals than this never brake: a user who deletes the only few objects means it."""
+BRAKE_SECONDS = 60.0
+"""How long a step that would remove most is held: long enough to apply what was deleted again."""
+GATHER_SECONDS = 0.5
+"""How long one waits to see whether more goes. What is deleted one by one goes so much later."""
+
+
+class Held(StrEnum):
+    """Why something is kept that the API does not have any more: the word in log, metric, event and condition."""
+
+    MISSING = "MissingFromList"
+    """Objects that a list does not have any more, and nobody saw them deleted."""
+    DELETED = "DeletedTogether"
+    """Objects that were deleted with most of the others."""
+    VANISHED = "EndpointsVanished"
+    """Endpoints that went with most of the others, and did not terminate before."""
+
+
+def most(going: int, total: int) -> bool:
+    """Whether a step takes more than half, and more than a handful."""
+    return going >= BRAKE_MINIMUM and going * 2 > total
 
 
 def held_back(op: Op, failed: Iterable[Op]) -> bool:
@@ -38,34 +55,3 @@ def held_back(op: Op, failed: Iterable[Op]) -> bool:
             return SetSysctl(EXPIRE_NODEST_CONN, "0") in failed
         case _:
             return False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Brake:
-    """A step that would remove more than half of what we serve."""
-
-    removed: int
-    total: int
-    what: str
-    """``services`` or ``destinations``."""
-
-    def __str__(self) -> str:
-        return f"would remove {self.removed} of {self.total} {self.what} in one step"
-
-
-def removal_brake(ops: Iterable[Op], have: KernelState, owned: Owned) -> Brake | None:
-    """Tells whether ``ops`` would remove more than half of our services, or of our destinations, in one step.
-
-    At least BRAKE_MINIMUM must go, so that deleting one of few objects passes. A destination at weight 0 has been
-    drained before and does not count, nor do those of a service that goes as a whole. The caller decides: an object
-    whose deletion was watched may go, what only an empty list says may not.
-    """
-    ours = {key: service for key, service in have.services.items() if key in owned.services}
-    live = {(key, d.key) for key, service in ours.items() for d in service.destinations if d.weight > 0}
-    ops = tuple(ops)
-    services = {op.service for op in ops if isinstance(op, DeleteService)} & ours.keys()
-    going = {(op.service, op.destination.key) for op in ops if isinstance(op, DeleteDestination)} & live
-    for what, removed, total in (("services", len(services), len(ours)), ("destinations", len(going), len(live))):
-        if removed >= BRAKE_MINIMUM and removed * 2 > total:
-            return Brake(removed=removed, total=total, what=what)
-    return None

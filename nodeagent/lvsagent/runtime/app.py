@@ -27,7 +27,6 @@ from lvsagent.adapters.manifests import ManifestSource
 from lvsagent.adapters.metrics import AgentCollector
 from lvsagent.adapters.metrics_traffic import BackendsCollector
 from lvsagent.adapters.podgates import PodGates
-from lvsagent.adapters.procfs import Originals, Sysctls, boot_id, prepare, restore
 from lvsagent.adapters.statefile import StateFileError, StateFiles
 from lvsagent.adapters.statuswriter import StatusWriter
 from lvsagent.checks.messages import Verdict
@@ -37,7 +36,6 @@ from lvsagent.core.diff import Owned
 from lvsagent.core.guard import node_problems
 from lvsagent.core.hold import Hold
 from lvsagent.core.report import election_problems, reports
-from lvsagent.core.sysctl import REQUIRED
 from lvsagent.election.keys import Keys
 from lvsagent.runtime.affinity import Affinity
 from lvsagent.runtime.checks import Checks
@@ -47,6 +45,8 @@ from lvsagent.runtime.guard import Guard
 from lvsagent.runtime.health import Keeper
 from lvsagent.runtime.logs import Format, Throttle
 from lvsagent.runtime.loop import Loop
+from lvsagent.runtime.node import prepare_node, restore_node
+from lvsagent.runtime.ports import Nothing
 from lvsagent.runtime.view import View
 from lvsagent.runtime.worker import Worker
 from lvsapi.model import ObjectKey, Resolved, Snapshot
@@ -175,6 +175,8 @@ class App:
             _log.error("a part of the agent ended", exc_info=task.exception())
         if self.settings.cleanup_on_exit:
             await self._clean_up()
+        else:
+            await self._carry_out()
         stopped.cancel()
         await self._end(tasks)
         return 1 if failed else 0
@@ -252,7 +254,9 @@ class App:
                 *view.problems,
                 *election_problems(view.resolved, view.claims.routers),
                 *node_problems(view.resolved, view.node_findings),
+                *self.source.warnings,
             )
+            self._post(self.source)
             self.status.want(
                 reports(
                     view.resolved,
@@ -264,6 +268,14 @@ class App:
                     health=backends.conditions(view.resolved, view.watch),
                 )
             )
+
+    def _post(self, source: KubeSource) -> None:
+        """What the source has to say about objects, by the node that is Active for them."""
+        news, source.news = source.news, []
+        active = {owner for r in self.view.resolved.routers if r.name in self.view.claims.active for owner in r.owners}
+        for key, reason, message in news:
+            if key in active:
+                self._event(key, "Warning", reason, f"Node {self.settings.node}: {message}")
 
     async def _save(self) -> None:
         """The last good snapshot, not too often, off the loop."""
@@ -292,30 +304,7 @@ class App:
             )
 
     def _prepare(self) -> None:
-        """Standalone there is no init container, and an agent that restarts alone has none either."""
-        sysctls, originals = Sysctls(self.settings.proc_sys), Originals(self.settings.state_dir)
-        try:
-            # Asking for IPVS loads it, and net.ipv4.vs is there.
-            Kernel(node=self.settings.node, proc_sys=self.settings.proc_sys).close()
-        except OSError:
-            pass  # the loop says so
-        try:
-            failures = prepare(sysctls, originals, boot_id(), REQUIRED)
-        except OSError as error:
-            _log.error("the node's settings cannot be prepared", extra={"error": error})
-            return
-        for failure in failures:
-            _log.error("a setting of the node cannot be written", extra={"error": failure.message})
-
-    def _restore(self) -> None:
-        sysctls, originals = Sysctls(self.settings.proc_sys), Originals(self.settings.state_dir)
-        try:
-            failures = restore(sysctls, originals, boot_id())
-        except OSError as error:
-            _log.error("the node's settings cannot be restored", extra={"error": error})
-            return
-        for failure in failures:
-            _log.error("a setting of the node cannot be restored", extra={"error": failure.message})
+        prepare_node(self.settings.node, self.settings.proc_sys, self.settings.state_dir)
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -328,6 +317,22 @@ class App:
                 while self.loop.owned.services or self.loop.owned.loopback:
                     await asyncio.sleep(0.02)
 
+    async def _carry_out(self) -> None:
+        """Who goes after everything was deleted is being uninstalled: what was deleted is not held any longer."""
+        gone = self.source.release() if isinstance(self.source, KubeSource) else frozenset()
+        if not gone:
+            return
+        _log.info("deletions that were held are carried out before the end", extra={"number": len(gone)})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RELEASE_SECONDS):
+                while self._still(gone):
+                    await asyncio.sleep(0.02)
+
+    def _still(self, gone: frozenset[ObjectKey]) -> bool:
+        plan, owned = self.view.plan, self.loop.owned
+        resolved = any(server.owner in gone for server in self.view.resolved.servers)
+        return resolved or (plan is not None and not owned.services <= plan.state.services.keys())
+
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
         if self.child:
             tasks[self._place_of_child()].cancel()
@@ -338,7 +343,7 @@ class App:
         await self.checks.stop()
         empty = not self.loop.owned.services and not self.loop.owned.loopback
         if empty and self.loop.have is not None:
-            await self.worker.call(self._restore)
+            await self.worker.call(lambda: restore_node(self.settings.proc_sys, self.settings.state_dir))
         if self._to_save is not None:
             with contextlib.suppress(OSError):
                 await asyncio.to_thread(self.files.save_snapshot, self._to_save)
@@ -369,20 +374,6 @@ class App:
             return 200, "text/plain", b"ok\n"
         text = b"tables are not in place yet\n" if self.view.kernel_supported else b"the kernel cannot be programmed\n"
         return 503, "text/plain", text
-
-
-class Nothing:
-    """A source that wants nothing, and means it."""
-
-    synced = True
-    problems = ()
-
-    def snapshot(self) -> Snapshot:
-        """Empty."""
-        return Snapshot()
-
-    def expire(self) -> None:
-        """Nothing is held back."""
 
 
 def _now() -> str:

@@ -21,3 +21,17 @@ class Election(Protocol):
     """What the loop needs of ``adapters.electionclient``."""
 
     def configure(self, wish: ipc.Configure) -> None: ...
+
+
+class Nothing:
+    """A source that wants nothing, and means it."""
+
+    synced = True
+    problems: tuple[Problem, ...] = ()
+
+    def snapshot(self) -> Snapshot:
+        """Empty."""
+        return Snapshot()
+
+    def expire(self) -> None:
+        """Nothing is held back."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from lvsagent.adapters.reflector import Health
 from lvsagent.core.agent import Claims
+from lvsagent.core.brakes import Held
 from lvsagent.core.guard import NodeReadings, Thing
 from lvsagent.core.health import Watch
 from lvsagent.core.hold import Hold
@@ -66,7 +67,8 @@ class View:
     operations: Counter[str] = field(default_factory=Counter)
     programming: Histogram = field(default_factory=Histogram)
     health: Mapping[str, Health] = field(default_factory=dict)
-    held: Mapping[str, int] = field(default_factory=dict)
+    held: Mapping[tuple[str, Held], int] = field(default_factory=dict)
+    """Objects that the API does not have and that are kept, by resource and reason."""
     exchanged: Counter[str] = field(default_factory=Counter)
     """``told``, ``heard``, ``written`` and ``forgotten`` connections whose place in the table had changed, and how many
     were ``left_out``."""
