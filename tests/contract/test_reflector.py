@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ async def started(config: KubeConfig | None = None, *names: str) -> AsyncIterato
     async with fake_api() as api:
         for name in names or ("a", "b", "c"):
             api.put(PATH, item(name))
-        async with follow(Rig(api, config)) as rig:
+        async with follow(Rig(api, config and replace(config, server=api.url))) as rig:
             await rig.until(lambda: rig.reflector.synced)
             await rig.watching()
             yield rig
@@ -281,6 +282,31 @@ def test_a_rotated_token_is_read_again(tmp_path: Path) -> None:
                 await rig.until(lambda: rig.reflector.health.errors["http_401"] >= 2)
                 token.write_text("new\n")
                 await rig.until(lambda: rig.names == {"a"})
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("broken", [b"\xff\xfe", b"two\nlines", None], ids=["no text", "no header", "gone"])
+@pytest.mark.parametrize("during", ["list", "watch"])
+def test_a_token_that_cannot_be_used_is_an_error_and_no_more(tmp_path: Path, broken: bytes | None, during: str) -> None:
+    token = tmp_path / "token"
+    token.write_text("good")
+
+    async def run() -> None:
+        async with started(KubeConfig(server="", token_file=token)) as rig:
+            if broken is None:
+                token.unlink()
+            else:
+                token.write_bytes(broken)
+            if during == "list":
+                rig.api.gone(PATH)
+            else:
+                rig.api.error(PATH, 500)
+            reason = "protocol" if broken == b"two\nlines" else "credentials"
+            await rig.until(lambda: rig.reflector.health.errors[reason] >= 2)
+            assert rig.names == {"a", "b", "c"}
+            token.write_text("good")
+            await rig.until(lambda: rig.reflector.health.connected)
 
     asyncio.run(run())
 

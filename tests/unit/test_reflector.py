@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -153,6 +154,25 @@ def test_what_is_selected_while_the_watch_is_broken_is_listed(how: str) -> None:
     run(story.tell(steps))
     assert story.reflector.covered == "a"
     assert story.known == {"a"}
+
+
+def test_a_proxy_that_cuts_off_what_is_quiet_makes_nobody_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each cut counted as one more failure in a row: in the end half a minute of each was spent waiting."""
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: asyncio.get_running_loop().time(), time=int))
+    story, waits = Story(), []
+    plain = module.backoff
+
+    def waited(failures: int, retry_after: float = 0.0) -> float:
+        waits.append(plain(failures, retry_after))
+        return waits[-1]
+
+    monkeypatch.setattr(module, "backoff", waited)
+    run(story.tell([(60.0, end("connection")) for _ in range(60)]))
+    assert len(waits) == 60
+    assert max(waits) <= 2 * module.FIRST_DELAY
+    waits.clear()
+    run(Story().tell([(60.0, refuse(8)), (0, end("gone"))]))
+    assert max(waits) > 1.0, "while nothing works"
 
 
 STEPS = st.one_of(

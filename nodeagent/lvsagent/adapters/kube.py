@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from lvsagent.adapters.kubeconfig import ConfigError, KubeConfig
+from lvsagent.adapters.kubeconfig import KubeConfig
 
 CONNECT_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 40.0
@@ -74,7 +74,7 @@ class ApiClient:
         timeout = aiohttp.ClientTimeout(total=silence + 60, sock_connect=CONNECT_SECONDS, sock_read=silence)
         asked = {**query, "watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)}
         try:
-            session, headers = self._prepared()
+            session, headers = self._prepared(path)
             async with session.get(
                 self.config.server + path,
                 params=asked,
@@ -96,8 +96,10 @@ class ApiClient:
                     if len(chunk) < MUCH and (soon := read + BREATH_SECONDS - clock()) > 0:
                         await _wait_unread(response, soon)
                     read = clock()
-        except (aiohttp.ClientError, OSError, TimeoutError, ConfigError) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _translated(error, path) from error
+        except ValueError as error:
+            raise ApiError("protocol", f"{path}: {error}") from error
 
     async def apply_status(self, path: str, body: Mapping[str, Any], manager: str = FIELD_MANAGER) -> dict[str, Any]:
         """Server-side apply with force. Raises ApiError."""
@@ -131,7 +133,7 @@ class ApiClient:
     ) -> dict[str, Any]:
         timeout = aiohttp.ClientTimeout(total=120, sock_connect=CONNECT_SECONDS, sock_read=ANSWER_SECONDS)
         try:
-            session, headers = self._prepared()
+            session, headers = self._prepared(path)
             if content_type:
                 headers["Content-Type"] = content_type
             async with session.request(
@@ -145,16 +147,22 @@ class ApiClient:
             ) as response:
                 await _raise_for(response, path)
                 answer = json.loads(await response.read())
-        except ValueError as error:
-            raise ApiError("protocol", f"{path}: the answer is not JSON: {error}") from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _translated(error, path) from error
+        except ValueError as error:
+            raise ApiError("protocol", f"{path}: the answer is not JSON: {error}") from error
         if not isinstance(answer, dict):
             raise ApiError("protocol", f"{path}: the answer is no object")
         return answer
 
-    def _prepared(self) -> tuple[aiohttp.ClientSession, dict[str, str]]:
-        """The session (a new one after certificates changed) and the headers with the token of now."""
+    def _prepared(self, path: str) -> tuple[aiohttp.ClientSession, dict[str, str]]:
+        """The session (a new one after certificates changed) and the headers with the token of now. Raises ApiError."""
+        try:
+            return self._session_of_now(), {"Accept": "application/json", **self.config.authorization()}
+        except (OSError, ValueError) as error:
+            raise ApiError("credentials", f"{path}: {error}") from error
+
+    def _session_of_now(self) -> aiohttp.ClientSession:
         fingerprint = self.config.fingerprint()
         if self._session is None or fingerprint != self._fingerprint:
             if self._session is not None:
@@ -167,7 +175,7 @@ class ApiClient:
             )
             self._session = aiohttp.ClientSession(connector=connector, headers={"User-Agent": "lvs-agent"})
             self._fingerprint = fingerprint
-        return self._session, {"Accept": "application/json", **self.config.authorization()}
+        return self._session
 
 
 async def _wait_unread(response: aiohttp.ClientResponse, seconds: float) -> None:
@@ -229,12 +237,6 @@ def _translated(error: Exception, path: str) -> ApiError:
     match error:
         case TimeoutError():
             reason = "timeout"
-        case aiohttp.ClientPayloadError():
-            reason = "connection"
-        case aiohttp.ClientConnectionError():
-            reason = "connection"
-        case ConfigError() | FileNotFoundError() | PermissionError():
-            reason = "credentials"
         case _:
             reason = "connection"
     return ApiError(reason, f"{path}: {str(error) or type(error).__name__}")

@@ -31,6 +31,9 @@ MOST_NAMED = 5
 SHORT_WATCH = 1.0
 """Seconds. A watch that ends sooner, in order, counts as a failure: a proxy that hangs up must not make us spin."""
 
+LONG_WATCH = 10.0
+"""Seconds. One that lasted so long is no failure after those before it."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -88,6 +91,8 @@ class Reflector(Generic[T]):
         self._watch_seconds = watch_seconds
         self._selector = ""
         self._asked_anew = asyncio.Event()
+        self._open_since: float | None = None
+        """Monotonic; None: there is no watch."""
 
     @property
     def selector(self) -> str:
@@ -114,7 +119,7 @@ class Reflector(Generic[T]):
                     work.result()
                 failures = 0
             except ApiError as error:
-                failures += 1
+                failures = 1 if self._fared_well() else failures + 1
                 self._failed(error, failures)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(backoff(failures, error.retry_after)):
@@ -141,6 +146,7 @@ class Reflector(Generic[T]):
 
     async def _once(self) -> None:
         """One watch; a list first, if there is no version to go on from or it belongs to another selector."""
+        self._open_since = None
         if not self._version or self.covered != self._selector:
             await self._list()
         low, high = self._watch_seconds
@@ -161,6 +167,11 @@ class Reflector(Generic[T]):
 
     def _opened(self) -> None:
         self.health.connected = True
+        self._open_since = time.monotonic()
+
+    def _fared_well(self) -> bool:
+        """Whether a watch failed that was open for some time: many a proxy cuts off what is quiet, again and again."""
+        return self._open_since is not None and time.monotonic() - self._open_since >= LONG_WATCH
 
     def _take(self, kind: str, item: dict[str, Any]) -> bool:
         key = key_of(item)
