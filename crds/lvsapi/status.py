@@ -37,7 +37,7 @@ class ConditionType(StrEnum):
     node's agent; the reason is a finding of the election (``lvsagent.ipc.Finding``)."""
     NODE_HEALTHY = "NodeHealthy"
     """Nothing on the Active node spoils the data path or undoes our work. False is a warning. Written by the Active
-    node's agent; the reason is a finding of it (``lvsagent.core.guard.NodeFinding``)."""
+    node's agent; the reason is a finding of it (``lvsagent.core.guard.NodeFinding``, or ``core.brakes.Held``)."""
 
 
 class Reason(StrEnum):

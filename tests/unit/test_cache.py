@@ -276,6 +276,18 @@ def test_a_new_endpoint_ends_it_and_so_does_one_that_comes_back_for_itself() -> 
     assert it.kept(1.0) == set(), "another set of pods takes their place"
 
 
+def test_what_came_back_is_judged_anew() -> None:
+    it = Endpoints(shop=20)
+    it.say("web", [])
+    it.kept(1.0)
+    it.say("web", range(8))
+    assert it.kept(2.0) == set()
+    for number in range(1, 9):
+        it.say("web", range(8 - number))
+        assert it.kept(20.0 * number) == ({0} if number == 8 else set())
+    assert it.it.held == {}, "the last one of those that went one by one"
+
+
 def test_a_service_that_nobody_has_or_wants_keeps_nothing() -> None:
     it = Endpoints()
     it.say("web", [])

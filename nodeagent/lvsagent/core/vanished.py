@@ -49,10 +49,13 @@ class Vanished:
     def over(self, slices: Slices, services: Set[ObjectKey], now: float) -> tuple[EndpointSlice, ...]:
         """What is kept beside ``slices``, as slices with one endpoint each. ``services``: those that exist and that
         somebody wants."""
-        self._services = {key: one for key, one in self._services.items() if key in services}
+        for key in self._services.keys() - services:
+            del self._services[key]
         self._look(slices, services, now)
-        self._judge(now)
-        return tuple(part for one in self._services.values() for part in one.kept.values())
+        self.until = None
+        losing = [one for one in self._services.values() if one.gone]
+        self._judge(losing, now)
+        return tuple(part for one in losing for part in one.kept.values())
 
     def _look(self, slices: Slices, services: Set[ObjectKey], now: float) -> None:
         """Who came and who went. Only Services whose slices changed are looked at."""
@@ -84,6 +87,7 @@ class Vanished:
         fresh = ready.keys() - one.ready.keys() - one.gone.keys()
         one.gone = {address: since for address, since in one.gone.items() if address not in there}
         one.kept = {address: part for address, part in one.kept.items() if address not in there}
+        one.braked = one.braked and bool(one.kept)
         one.gone.update(dict.fromkeys(lost, now))
         if fresh:
             one.gone, one.kept, one.braked = {}, {}, False
@@ -93,15 +97,14 @@ class Vanished:
             one.braked = one.braked or most(len(lost), len(one.ready))
         one.ready = ready
 
-    def _judge(self, now: float) -> None:
+    def _judge(self, losing: list[_Service], now: float) -> None:
         """Keep those on whom the brake is, and let the others go."""
-        self.until = None
-        for one in self._services.values():
+        for one in losing:
             kept_for = BRAKE_SECONDS if one.kept else WINDOW
             one.gone = {address: since for address, since in one.gone.items() if now - since < kept_for}
-        gone = sum(now - since < WINDOW for one in self._services.values() for since in one.gone.values())
-        all_of_them = most(gone, gone + sum(len(one.ready) for one in self._services.values()))
-        for one in self._services.values():
+        gone = sum(now - since < WINDOW for one in losing for since in one.gone.values())
+        all_of_them = bool(gone) and most(gone, gone + sum(len(one.ready) for one in self._services.values()))
+        for one in losing:
             one.kept = {address: part for address, part in one.kept.items() if address in one.gone}
             one.braked = bool(one.kept) and (one.braked or all_of_them)
             if not one.braked:
