@@ -262,8 +262,13 @@ def test_what_vanishes_all_at_once_is_served_on_until_the_agent_goes_too(cluster
         for name in list(cluster.api.objects[VIRTUAL_SERVICES]):
             cluster.api.delete(VIRTUAL_SERVICES, name)
 
+    def events() -> int:
+        return cluster.act(lambda: cluster.api.requests["list /api/v1/namespaces/default/events"])
+
+    posted = events()
     cluster.act(deleted)
     cluster.until("it is said", lambda: "DeletedTogether" in log.read_text())
+    cluster.until("each object has its event", lambda: events() >= posted + 5)
     time.sleep(1.0)
     assert cluster.table() == before
     assert {f"{address}/32" for address in (VIP, *more)} <= set(cluster.lan.addresses("d1"))
