@@ -202,6 +202,8 @@ def passes(program: list[bpf.Instruction], packet: bytes) -> bool:
                 index = 4 * (packet[constant] & 0xF)
             elif code == bpf.JUMP_EQUAL:
                 at += yes if accumulator == constant else no
+            elif code == bpf.JUMP:
+                at += constant
             elif code == 0x45:
                 at += yes if accumulator & constant else no
             else:
