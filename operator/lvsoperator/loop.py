@@ -67,6 +67,10 @@ class Loop:
             except KubeError as error:
                 failures += 1
                 log.warning("watch failed, the next full pass sees the changes: %s", error)
+            except Exception:
+                # What the client library makes of a strange line must not end the watching.
+                failures += 1
+                log.exception("watch failed by an unexpected error, the next full pass sees the changes")
             self._stopped.wait(backoff(max(failures, 1), random.random()))
 
     def once(self) -> bool:

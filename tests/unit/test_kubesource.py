@@ -168,6 +168,34 @@ def test_an_agent_that_goes_lets_go_of_what_was_deleted() -> None:
     story(act)
 
 
+def test_an_object_that_is_made_anew_keeps_its_assignment_until_the_operator_has_looked() -> None:
+    """``kubectl replace --force``, or objects applied again after a restore: the status is gone, its clients not."""
+    status = {"virtualRouterID": 200, "directors": [{"node": "node1", "priority": 250}], "observedGeneration": 1}
+
+    async def act(rig: Rig) -> None:
+        def assigned() -> int | None:
+            found = rig.source.snapshot()
+            assert found is not None
+            (web,) = [item for item in found.virtual_services if item.key.name == "web0"]
+            return web.assigned.virtual_router_id if web.assigned is not None else None
+
+        def put(**more: Any) -> int | None:
+            rig.watch(names.PLURAL, "ADDED", raw_virtual_service("web0", **{"serviceRef": {"name": "web0"}, **more}))
+            return assigned()
+
+        assert put(status=status) == 200
+        rig.watch(names.PLURAL, "DELETED", raw_virtual_service("web0"))
+        await rig.after(0.1)
+        assert put() == 200
+        await rig.after(60.0)
+        assert assigned() == 200, "as long as the operator is away"
+        assert put(addresses=["10.9.9.9"]) is None, "what nobody has judged"
+        assert put(status=status) == 200
+        assert put(status={"observedGeneration": 1}) is None, "refused"
+
+    story(act)
+
+
 def test_slices_that_somebody_empties_keep_their_endpoints_and_the_objects_say_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

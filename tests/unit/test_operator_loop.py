@@ -161,7 +161,8 @@ def test_the_loop_runs_until_it_is_stopped() -> None:
     assert outcomes(registry)["success"] == 1
 
 
-def test_a_watch_that_fails_or_ends_is_begun_again() -> None:
+@pytest.mark.parametrize("failure", [Transient("watch daemonsets", "gone"), KeyError("raw_object")])
+def test_a_watch_that_fails_or_ends_is_begun_again(failure: Exception) -> None:
     loop, _ = made(PlayedKube())
     calls: list[int] = []
 
@@ -169,7 +170,7 @@ def test_a_watch_that_fails_or_ends_is_begun_again() -> None:
         calls.append(len(calls))
         wake()
         if len(calls) == 1:
-            raise Transient("watch daemonsets", "gone")
+            raise failure
         loop.stop()
 
     loop.follow(watch)

@@ -5,7 +5,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from lvsagent.adapters.kube import ApiClient
@@ -164,7 +164,7 @@ class KubeSource:
         usable: dict[ObjectKey, VirtualService] = {}
         for key, item in self._virtual_services.cache.objects.items():
             if item.service is None or item.service in listed or self._known(key, item):
-                usable[key] = item
+                usable[key] = self._with_assignment(key, item)
             elif key in self._covered.in_force:
                 # Its new Service's endpoints are on their way; an address without backends must not be announced.
                 usable[key] = self._covered.in_force[key]
@@ -283,6 +283,13 @@ class KubeSource:
             return wanted
         inside = set(covered[covered.index("(") + 1 : -1].split(","))
         return wanted & inside
+
+    def _with_assignment(self, key: ObjectKey, item: VirtualService) -> VirtualService:
+        """An object that was deleted and made anew, or restored, keeps what it had until the operator has looked."""
+        before = self._covered.in_force.get(key)
+        if item.assigned is not None or item.observed_generation == item.generation or before is None:
+            return item
+        return replace(item, assigned=before.assigned) if before.addresses == item.addresses else item
 
     def _known(self, key: ObjectKey, item: VirtualService) -> bool:
         """In force already with the same Service: what is known of its endpoints stays good during a list."""
