@@ -59,7 +59,7 @@ class Engine:
         self._conflicts = Conflicts(wire, log, self._contested, self._freed)
         self._virtual: frozenset[bytes] = frozenset()
         self._next_retry = math.inf
-        self._lacking = False
+        self._some_refused = False
         """An Active lacked addresses when that was last looked at."""
         self._ending = False
         self._resuming: frozenset[str] = frozenset()
@@ -106,7 +106,7 @@ class Engine:
         # After the adverts, which must not wait for a kernel that is busy with its links.
         if (renewal := self._fence.deadline) is not None and now >= renewal:
             self._fence.renew(now)
-            if self._fence.refusing or self._lacking:
+            if self._fence.refusing or self._some_refused:
                 self._judge_refusals(now)
         if self._wire.monitor.fileno() in ready:
             self._read_monitor(now)
@@ -301,7 +301,7 @@ class Engine:
 
     def _judge_refusals(self, now: float) -> None:
         """Addresses that the kernel refuses an Active: say so, and hand over when it lasts; announce what it took."""
-        self._lacking = False
+        self._some_refused = False
         for router in self.routers.values():
             if not router.active:
                 continue
@@ -313,7 +313,7 @@ class Engine:
             if not refused:
                 router.findings.forget(Finding.ADDRESS_REFUSED)
                 continue
-            self._lacking = True
+            self._some_refused = True
             name, text = router.config.name, router.lack.sentence(router.carrier)
             router.findings.note(Finding.ADDRESS_REFUSED, text, now)
             self._log.seldom(now, name, "the kernel refuses addresses; tried again", router=name, reason=text)
