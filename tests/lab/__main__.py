@@ -21,11 +21,16 @@ from tests.lab.kinds import PORTS, KindsStory
 from tests.lab.mixed import MixedStory
 from tests.lab.place import DIRECTORS, Place
 from tests.lab.story import Story
+from tests.quiet import QUIET, stretch
 
 ALONE, KINDS, CHECKS = "none", "kinds", "checks"
 STORIES: dict[str, Callable[[Path], int]] = {}
 """By name: tells it in that folder, and returns the exit status."""
 LIMIT_SECONDS = 240.0
+WITHIN_SECONDS = 60.0
+"""On a quiet machine of two processors."""
+WINDOWS = 5
+"""Of the anchor: half a second."""
 
 
 def main() -> int:
@@ -46,15 +51,27 @@ def main() -> int:
 
 def all_at_once(folder: Path) -> int:
     """Every story in a process of its own; what they say in their order. The worst exit status."""
-    begin = time.monotonic()
+    begin, before = time.monotonic(), stretch(WINDOWS)
     with contextlib.ExitStack() as stack:
         # The two short ones need no third place at the same time.
         rows = [*((name,) for name in STORIES if name not in (KINDS, CHECKS)), (KINDS, CHECKS)]
         running = [(stack.enter_context(_started(row, folder / f"{row[0]}.out")), folder / f"{row[0]}.out")
                    for row in rows]  # fmt: skip
         status = max([_follow(process, said, begin + LIMIT_SECONDS) for process, said in running])
-    print(f"\nAll of it took {time.monotonic() - begin:.0f} s.", flush=True)
-    return status
+    return max(status, judge(time.monotonic() - begin, max(before, stretch(WINDOWS)), Claims()))
+
+
+def judge(seconds: float, busy: float, claims: Claims) -> int:
+    """The exit status of the last claim, which a machine that others use too cannot disprove. ``busy``: the anchor of
+    ``tests.quiet``, before and after."""
+    figure = f"{seconds:.0f} s"
+    if busy <= QUIET:
+        claims.heading("All of it")
+        return 0 if claims.check(f"within {WITHIN_SECONDS:.0f} s", seconds <= WITHIN_SECONDS, figure) else 1
+    claims.say(
+        "", f"All of it took {figure}. Not judged: others use this machine (work takes {busy:.1f} times its time)."
+    )
+    return 0
 
 
 @contextlib.contextmanager

@@ -13,17 +13,16 @@ from lvsagent.core.diff import EditDestination, Owned, diff
 from lvsagent.core.state import KernelState, ServiceKey
 from lvsapi.model import Protocol
 from tests.net.tables import pod, service, wanted
+from tests.quiet import QUIET, stretch
 
 pytestmark = pytest.mark.net
 
 SECONDS = 0.5
 """From nothing, the best of three; difference, operations and addresses on ``lo``."""
-QUIET = 1.1
-"""How much longer the anchor takes at most while a machine is quiet."""
 BUSY = 3.0
-"""Where it is not: so much more than the anchor explains. What waits for a kernel that waits for a processor takes
-longer than what computes (*measured* at loads of 14 to 19 on 2 processors: the best of three is 0.9 to 2.6 s, the
-anchor 1.4 to 7 times its own)."""
+"""Where the machine is not quiet: so much more than the anchor explains. What waits for a kernel that waits for a
+processor takes longer than what computes (*measured* at loads of 14 to 19 on 2 processors: the best of three is 0.9 to
+2.6 s, the anchor 1.4 to 7 times its own)."""
 KEYS = [ServiceKey(ip_address(f"10.77.{n // 250}.{n % 250 + 1}"), Protocol.TCP, 80) for n in range(1000)]
 
 
@@ -37,17 +36,6 @@ def take_away(kernel: Kernel, there: KernelState) -> None:
     nothing = diff(KernelState(), there, ours)
     assert kernel.apply(nothing.ops) == ()
     assert kernel.read().services == {}
-
-
-def stretch() -> float:
-    """The anchor: how much longer a fifth of a millisecond of work takes now than it must, in the mean of 0.1 s."""
-    took = []
-    end = time.monotonic() + 0.1
-    while time.monotonic() < end:
-        begin = time.monotonic()
-        sum(range(20_000))
-        took.append(time.monotonic() - begin)
-    return sum(took) / len(took) / min(took)
 
 
 def listed(numbers: list[float]) -> str:
