@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from lvsagent.election.netlink import AddressEvent, Monitor
 from lvsagent.vrrp import packet
@@ -120,8 +120,10 @@ while True:
         print(time.monotonic(), late, flush=True)
 """
 
-    def __init__(self) -> None:
-        self._process = subprocess.Popen([sys.executable, "-c", self.WORK], stdout=subprocess.PIPE)
+    def __init__(self, ordinary: bool = False) -> None:
+        """``ordinary``: with no priority. What it is kept waiting, any other process is, an agent too."""
+        work = self.WORK.replace("os.sched_setscheduler", "0 and os.sched_setscheduler") if ordinary else self.WORK
+        self._process = subprocess.Popen([sys.executable, "-c", work], stdout=subprocess.PIPE)
         assert self._process.stdout is not None
         self._output = self._process.stdout.fileno()
         os.set_blocking(self._output, False)
@@ -140,6 +142,12 @@ while True:
     def close(self) -> None:
         self._process.kill()
         self._process.communicate()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class Directors:
