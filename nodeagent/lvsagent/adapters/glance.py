@@ -76,7 +76,7 @@ class Glance:
                 for key in (keys if len(keys) <= FEW else ())
             )
         if len(keys) <= FEW:
-            return [answer for answer in self._netlink.requests(self._questions) if answer is not None]
+            return [answer for answer in self._netlink.requests(self._questions) if isinstance(answer, bytes)]
         return [answer for answer in self._netlink.dump(self._message(GET_SERVICE)) if answer in self._names]
 
     def _message(self, command: int, body: bytes = b"") -> Message:

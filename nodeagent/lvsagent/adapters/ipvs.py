@@ -124,12 +124,10 @@ class Ipvs:
                 if service:
                     readings[service.key, None] = service_reading(attributes)
                     found[service.key] = self._complete(service, readings)
-        for key in found.keys() ^ self._keys() if wanted is None else {*wanted, *self._marked} - found.keys():
-            one = self._one(key, readings)
-            if one is None:
-                found.pop(key, None)
-            else:
-                found[key] = one
+        odd = found.keys() ^ self._keys() if wanted is None else {*wanted, *self._marked} - found.keys()
+        for key in odd:
+            found.pop(key, None)
+        found |= self._ask(odd, readings)
         self.readings, self._marked = readings, frozenset(key for key in found if key.mark)
         return found
 
@@ -137,22 +135,30 @@ class Ipvs:
         services = (decode_service(_attributes(answer, CMD_SERVICE)) for answer in self._answers(GET_SERVICE))
         return {service.key for service in services if service}
 
-    def read_service(self, key: ServiceKey) -> Service | None:
-        """One service with its destinations; None when there is none. The cost does not grow with the table."""
-        return self._one(key, {})
+    def read_services(self, keys: Iterable[ServiceKey]) -> dict[ServiceKey, Service]:
+        """Of these what there is, with their destinations. The cost does not grow with the table."""
+        return self._ask(keys, {})
 
-    def _one(self, key: ServiceKey, readings: dict[tuple[ServiceKey, Backend | None], Reading]) -> Service | None:
-        body = attribute(CMD_SERVICE | NESTED, encode_key(key))
+    def _ask(
+        self, keys: Iterable[ServiceKey], readings: dict[tuple[ServiceKey, Backend | None], Reading]
+    ) -> dict[ServiceKey, Service]:
+        keys, found = tuple(keys), {}
+        questions = [self._message(GET_SERVICE, attribute(CMD_SERVICE | NESTED, encode_key(key))) for key in keys]
         try:
-            answer = self._netlink.request(self._message(GET_SERVICE, body))
+            answers = self._netlink.requests(questions)
         except NetlinkError as error:
-            if error.errno == errno.ESRCH:
-                return None
             raise _unavailable(error) from error
-        attributes = parse_attributes(parse_attributes(answer[4:])[CMD_SERVICE])
-        service = decode_service(attributes)
-        readings[key, None] = service_reading(attributes)
-        return self._complete(replace(service, key=key), readings) if service else None
+        for key, answer in zip(keys, answers, strict=True):
+            if isinstance(answer, int):
+                if answer != errno.ESRCH:
+                    raise _unavailable(NetlinkError(answer, os.strerror(answer)))
+                continue
+            attributes = _attributes(answer, CMD_SERVICE)
+            service = decode_service(attributes)
+            if service:
+                readings[key, None] = service_reading(attributes)
+                found[key] = self._complete(replace(service, key=key), readings)
+        return found
 
     def daemons(self) -> frozenset[SyncDaemon]:
         """The sync daemons that run, foreign ones included."""

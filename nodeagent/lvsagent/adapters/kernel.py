@@ -109,13 +109,10 @@ class Kernel:
 
     def reread(self, keys: Iterable[ServiceKey], before: Mapping[ServiceKey, Service]) -> Mapping[ServiceKey, Service]:
         """``before`` with these services read again."""
-        services = dict(before)
+        services, keys = dict(before), tuple(keys)
         for key in keys:
             services.pop(key, None)
-            service = self.ipvs.read_service(key)
-            if service:
-                services[key] = service
-        return services
+        return services | self.ipvs.read_services(keys)
 
     def facts(self) -> NodeFacts:
         """Interfaces, addresses, default routes."""

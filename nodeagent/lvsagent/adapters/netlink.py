@@ -191,15 +191,15 @@ class Netlink:
                     raise NetlinkError(code, os.strerror(code))
                 return payload
 
-    def requests(self, messages: Sequence[Message]) -> list[bytes | None]:
-        """The payload of each one's single answer; None for one that was refused. Raises NetlinkError when the kernel
-        does not answer."""
-        found: list[bytes | None] = []
+    def requests(self, messages: Sequence[Message]) -> list[bytes | int]:
+        """The payload of each one's single answer, or the errno with which it was refused. Raises NetlinkError when the
+        kernel does not answer."""
+        found: list[bytes | int] = []
         for start in range(0, len(messages), ANSWERS):
             found += self._requests(messages[start : start + ANSWERS])
         return found
 
-    def _requests(self, messages: Sequence[Message]) -> list[bytes | None]:
+    def _requests(self, messages: Sequence[Message]) -> list[bytes | int]:
         first = self._sequence + 1
         self._sequence += len(messages)
         parts = []
@@ -207,11 +207,12 @@ class Netlink:
             body = message.body + bytes(-len(message.body) % 4)
             parts.append(HEADER.pack(16 + len(body), message.type, message.flags | NLM_F_REQUEST, number, 0) + body)
         self._send(b"".join(parts))
-        found: dict[int, bytes | None] = {}
+        found: dict[int, bytes | int] = {}
         while len(found) < len(messages):
             for kind, number, _, payload in self._receive():
                 if first <= number <= self._sequence:
-                    found[number] = None if kind == NLMSG_ERROR else payload
+                    refused = kind == NLMSG_ERROR
+                    found[number] = -struct.unpack_from("=i", payload)[0] if refused else payload
         return [found[number] for number in range(first, self._sequence + 1)]
 
     def dump(self, message: Message) -> list[bytes]:
