@@ -15,6 +15,7 @@ from lvsagent.adapters.kernel import Kernel
 from lvsagent.core.diff import Owned, claim, diff
 from lvsagent.core.plan import plan
 from lvsagent.core.state import KernelState
+from lvsagent.vrrp import arp, ndp
 from lvsapi.model import Resolved
 from tests.net.lan import Lan
 
@@ -150,22 +151,31 @@ class PodLan:
         return Connection(opened)
 
     def hold(self, node: str, address: str, lifetime: int = 250) -> None:
-        """What the election does: the VIP on the uplink, fenced (lifetime in seconds), and a gratuitous ARP request."""
-        lasting = ["valid_lft", str(lifetime), "preferred_lft", str(lifetime)]
-        self.lan.run(node, ["ip", "address", "add", f"{address}/32", "dev", "eth0", *lasting, "noprefixroute"])
+        """What the election does: the VIP on the uplink, fenced (lifetime in seconds), and an announcement."""
+        lasting = ["valid_lft", str(lifetime), "preferred_lft", str(lifetime), "noprefixroute"]
+        more = ["nodad"] if ":" in address else []
+        self.lan.run(node, ["ip", "address", "add", as_host(address), "dev", "eth0", *lasting, *more])
         self.announce(node, address)
 
     def announce(self, node: str, address: str) -> None:
-        """A gratuitous ARP request."""
-        mac, vip = bytes.fromhex(self.lan.mac(node).replace(":", "")), socket.inet_aton(address)
-        arp = bytes.fromhex("0001080006040001") + mac + vip + b"\xff" * 6 + vip
+        """A gratuitous ARP request, or an unsolicited neighbour advertisement."""
+        mac = bytes.fromhex(self.lan.mac(node).replace(":", ""))
+        if ":" in address:
+            frame = ndp.announcement(socket.inet_pton(socket.AF_INET6, address), mac, forwards=True)
+        else:
+            frame = arp.announcement(socket.inet_aton(address), mac)
         with self.lan.inside(node), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as packet:
             packet.bind(("eth0", 0))
-            packet.send(b"\xff" * 6 + mac + b"\x08\x06" + arp)
+            packet.send(frame)
 
     def release(self, node: str, address: str) -> None:
         """The VIP leaves the uplink."""
-        self.lan.run(node, ["ip", "address", "del", f"{address}/32", "dev", "eth0"])
+        self.lan.run(node, ["ip", "address", "del", as_host(address), "dev", "eth0"])
+
+
+def as_host(address: str) -> str:
+    """With its prefix length."""
+    return f"{address}/{128 if ':' in address else 32}"
 
 
 def await_listening(log: Path) -> None:
