@@ -84,6 +84,8 @@ class Reason(StrEnum):
     LOCAL_BACKENDS_ONLY = "LocalBackendsOnly"
     NOT_SYNCHRONISED = "NotSynchronised"
     """The two: some of them, or none but by chance."""
+    ANSWERS_NOT_TRANSLATED = "AnswersNotTranslated"
+    """Those whose client speaks before its backend does."""
     LOCAL_TRAFFIC_POLICY = "LocalTrafficPolicy"
     """None: every node has its own pods only."""
     NOT_ACCEPTED = "NotAccepted"

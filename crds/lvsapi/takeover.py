@@ -1,15 +1,16 @@
 """What a takeover keeps of the established connections of an object. Pure.
 
-Every figure was measured (docs/matrix.md shows the core of it again): a node that becomes Active knows the connections
+All of it was measured, and is again by the tests (docs/matrix.md): a node that becomes Active knows the connections
 that it served itself, chooses like its predecessor where the choice depends on the packet alone, and has heard of the
-others only from the kernel's sync daemon.
+others only from the kernel's sync daemon. What it does not know it learns from the client's next packet, not from the
+backend's: it cannot translate an answer that comes before.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lvsapi.ipvs import Scheduler
-from lvsapi.model import Resolved, VirtualServer
+from lvsapi.ipvs import Forwarding, Scheduler
+from lvsapi.model import Protocol, Resolved, VirtualServer
 from lvsapi.status import Reason
 
 
@@ -29,6 +30,9 @@ SYNCHRONISED = Kept(
     Reason.SYNCHRONISED,
     "The directors tell each other about connections: a takeover keeps those that are a few seconds old",
 )
+BY_PACKET = (Scheduler.SH, Scheduler.DH, Scheduler.FO)
+"""Beside ``mh``: with one table everywhere these choose by the packet and the table alone (ip_vs_fo.c: always the
+greatest weight)."""
 
 
 def pods_of(server: VirtualServer) -> bool:
@@ -69,23 +73,43 @@ def _rank(kept: Kept) -> tuple[bool, bool, bool]:
 def _kept(server: VirtualServer, asked: bool, synchronised: bool, why_not: str) -> Kept:
     if server.one_packet:
         return NONE_HELD
-    if server.alike:
+    alike = server.alike or _by_packet(server)
+    translated = any(
+        backend.node is None and (backend.forwarding or server.forwarding) is Forwarding.MASQUERADE
+        for backend in server.backends
+    )
+    if alike and not translated:
         return ALL
     if server.local:
         text = "With externalTrafficPolicy Local connections end when the address moves: its new node has other pods"
         return Kept(False, Reason.LOCAL_TRAFFIC_POLICY, text)
-    what = _what(server)
     if two_tiers(server):
+        what = _what(server)
         text = f"With {what} a takeover keeps the connections to backends on the new Active node only; mh keeps all"
         return Kept(False, Reason.LOCAL_BACKENDS_ONLY, text)
-    plain = server.persistence is None and not any(backend.limits.upper for backend in server.backends)
-    if plain and server.scheduler in (Scheduler.SH, Scheduler.DH):
-        return ALL
-    if synchronised:
+    # The daemon tells of a connection's second packet, where it is established by then (core/sysctl.py). Of SCTP with
+    # translation the director sees that only by the backend's second answer.
+    told = not (translated and server.protocol in (Protocol.SCTP, None))
+    if synchronised and told:
         return SYNCHRONISED
-    remedy = f"connectionSync is not in force: {why_not}" if asked else "use mh, or connectionSync in the class"
-    text = f"With {what} a takeover keeps established connections by chance only; {remedy}"
+    remedy = (
+        "use DirectRouting or Tunnel" if alike else "use mh with DirectRouting or Tunnel" if translated else "use mh"
+    )
+    if told:
+        remedy = f"connectionSync is not in force: {why_not}" if asked else f"{remedy}, or connectionSync in the class"
+    if alike:
+        text = (
+            "With forwarding Masquerade a takeover costs established connections whose backend speaks next:"
+            f" the new Active node cannot translate what it has not seen the client say; {remedy}"
+        )
+        return Kept(False, Reason.ANSWERS_NOT_TRANSLATED, text)
+    text = f"With {_what(server)} a takeover keeps established connections by chance only; {remedy}"
     return Kept(False, Reason.NOT_SYNCHRONISED, text)
+
+
+def _by_packet(server: VirtualServer) -> bool:
+    plain = server.persistence is None and not any(backend.limits.upper for backend in server.backends)
+    return plain and server.scheduler in BY_PACKET and not two_tiers(server) and not server.local
 
 
 def _what(server: VirtualServer) -> str:

@@ -73,6 +73,25 @@ def router(name: str, sync: bool) -> VirtualRouter:
         (server("dh", OUTSIDE), False, "SameTable"),
         (server("dh", OUTSIDE), True, "SameTable"),
         (server("sh", OUTSIDE, persistence=PERSISTENCE), False, "NotSynchronised"),
+        (server("fo", OUTSIDE), False, "SameTable"),
+        (server("fo", POD), False, "LocalBackendsOnly"),
+        (server("fo", replace(OUTSIDE, limits=LIMITS)), False, "NotSynchronised"),
+        (server("mh", OUTSIDE, forwarding=Forwarding.TUNNEL), False, "SameTable"),
+        (server("mh", OUTSIDE, forwarding=Forwarding.MASQUERADE), False, "AnswersNotTranslated"),
+        (server("sh", OUTSIDE, forwarding=Forwarding.MASQUERADE), False, "AnswersNotTranslated"),
+        (server("rr", OUTSIDE, forwarding=Forwarding.MASQUERADE), False, "NotSynchronised"),
+        (server("mh", OUTSIDE, forwarding=Forwarding.MASQUERADE), True, "Synchronised"),
+        (server("mh", OUTSIDE, replace(OUTSIDE, forwarding=Forwarding.MASQUERADE)), False, "AnswersNotTranslated"),
+        (
+            server("mh", replace(OUTSIDE, forwarding=Forwarding.TUNNEL), forwarding=Forwarding.MASQUERADE),
+            False,
+            "SameTable",
+        ),
+        (server("rr", OUTSIDE, protocol=Protocol.UDP), True, "Synchronised"),
+        (server("rr", OUTSIDE, protocol=Protocol.SCTP), True, "Synchronised"),
+        (server("rr", OUTSIDE, protocol=Protocol.SCTP, forwarding=Forwarding.MASQUERADE), True, "NotSynchronised"),
+        (server("mh", OUTSIDE, protocol=None, forwarding=Forwarding.MASQUERADE), True, "AnswersNotTranslated"),
+        (server("mh", OUTSIDE, protocol=Protocol.SCTP), True, "SameTable"),
         (server("rr", OUTSIDE, one_packet=True), False, "OnePacket"),
         (server("rr"), False, "SameTable"),
     ],
@@ -93,6 +112,12 @@ def test_what_is_not_kept_is_said_with_what_keeps_it() -> None:
     assert "scheduler rr" in kept_of([server("rr", POD)], False, False, "").message
     assert "mh keeps all" in kept_of([server("rr", POD)], False, False, "").message
     assert "use mh, or connectionSync" in kept_of([server("rr", OUTSIDE)], False, False, "").message
+    masqueraded = kept_of([server("mh", OUTSIDE, forwarding=Forwarding.MASQUERADE)], False, False, "").message
+    assert "use DirectRouting or Tunnel, or connectionSync" in masqueraded
+    masqueraded = kept_of([server("rr", OUTSIDE, forwarding=Forwarding.MASQUERADE)], False, False, "").message
+    assert "use mh with DirectRouting or Tunnel, or connectionSync" in masqueraded
+    association = server("rr", OUTSIDE, protocol=Protocol.SCTP, forwarding=Forwarding.MASQUERADE)
+    assert kept_of([association], True, True, "").message.endswith("; use mh with DirectRouting or Tunnel")
     text = kept_of([server("rr", OUTSIDE)], True, False, "pods are here").message
     assert "connectionSync is not in force: pods are here" in text
 
