@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv lint format unit sim contract net e2e test demo lab bench fuzz docs image rig rig-tools rig-build rig-up rig-down lock clean
+.PHONY: help venv lint format unit sim contract net e2e test demo lab bench fuzz docs matrix image rig rig-tools rig-build rig-up rig-down lock clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -42,8 +42,13 @@ lab: $(READY) ## the classic lab, without Kubernetes: dr1, dr2, web1, web2, a cl
 
 docs: $(READY) ## the pages of docs/ that are made from the tests
 	$(PY) -m tests.net.interop
-	$(PY) -m tests.net.matrix
+	$(PY) -m tests.net.matrix_page
 	$(PY) -m tests.clauses table
+
+matrix: $(READY) ## what the kernel does with every scheduler, recorded anew, and the page of it (two minutes)
+	$(RIG) guest -- $(PY) -m pytest tests/net/test_matrix_*net.py -q -k "not recorded"
+	$(PY) -m tests.net.matrix_results
+	$(PY) -m tests.net.matrix_page
 
 clauses: $(READY) ## break a copy of the code at every clause of RFC 9568: a test must turn red (ARGS=C26)
 	$(PY) -m tests.clauses break --net $(ARGS)

@@ -52,13 +52,14 @@ IDLY = ("chrt", "--idle", "0")
 AGAIN = ("net", "e2e")
 """Tiers whose failures are run once more."""
 SECONDS = {
-    "test_lab": 120, "test_peers_net": 105, "test_affinity_net": 80, "test_liveness_net": 80,
+    "test_lab": 120, "test_affinity_net": 110, "test_peers_net": 105, "test_liveness_net": 80,
     "test_faults_guard_net": 50, "test_uninstall_net": 50,
     "test_election_net": 60, "test_agent_net": 55, "test_health_election_net": 55, "test_election_conflict_net": 50,
     "test_path_agent_net": 45, "test_faults_process_net": 40, "test_faults_cuts_net": 40, "test_connections_net": 40,
-    "test_health_net": 35, "test_path_net": 35, "test_faults_limits_net": 35, "test_matrix_net": 30,
-    "test_takeover_net": 30, "test_agent_api_net": 30, "test_faults_links_net": 30, "test_faults_strangers_net": 30,
-    "test_leaving_net": 30, "test_leftovers_net": 30,
+    "test_health_net": 35, "test_path_net": 35, "test_faults_limits_net": 35, "test_matrix_net": 35,
+    "test_matrix_takeover_net": 50, "test_agent_api_net": 30, "test_faults_links_net": 30,
+    "test_faults_strangers_net": 30, "test_leaving_net": 30, "test_leftovers_net": 30, "test_takeover_net": 25,
+    "test_matrix_pods_net": 20,
 }  # fmt: skip
 """Files of the net tier that take longest, and how long beside others: those begin first."""
 ORDINARY_SECONDS = 15

@@ -118,6 +118,15 @@ class Lan:
                 rtnetlink.change_address(one, "eth0", nodad=":" in one)
         return name
 
+    def remove_host(self, name: str) -> None:
+        """Its kernel's memory goes with it. No process may be in it."""
+        with self.inside(SWITCH):
+            rtnetlink.delete_link(name)
+        if name in self._links:
+            self._links.pop(name).close()
+        rtnetlink.delete_namespace(self.namespace(name))
+        self._hosts.remove(name)
+
     def run(self, host: str, argv: Sequence[str], *, check: bool = True, timeout: float = 30.0) -> str:
         """Standard output of a command inside the host. Raises CommandFailed unless ``check`` is False."""
         if argv[0] in WITHOUT_SYS:

@@ -19,7 +19,7 @@ NAMES = Path("/run/netns")
 """Where ip-netns(8) keeps the names of namespaces."""
 CLONE_NEWNET = 0x40000000
 MS_BIND, MNT_DETACH = 1 << 12, 2
-RTM_NEWLINK, RTM_GETLINK, RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR, RTM_NEWROUTE = 16, 18, 20, 21, 22, 24
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR, RTM_NEWROUTE = 16, 17, 18, 20, 21, 22, 24
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST_ACK, NLM_F_REQUEST_DUMP, NLM_F_CREATE_EXCL = 0x5, 0x301, 0x600
 NLM_F_CREATE_REPLACE = 0x500
@@ -85,6 +85,11 @@ def add_veth(name: str, peer: str, namespace: str, master: str) -> None:
 def set_master(name: str, master: str) -> None:
     """A port of that bridge from now on."""
     _ask(RTM_NEWLINK, 0, _link(_index(name)) + _number(IFLA_MASTER, _index(master)))
+
+
+def delete_link(name: str) -> None:
+    """With its other end, if it is a cable."""
+    _ask(RTM_DELLINK, 0, _link(_index(name)))
 
 
 def set_up(name: str, up: bool = True) -> None:
