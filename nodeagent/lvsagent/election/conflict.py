@@ -59,6 +59,8 @@ class Conflicts:
         self._contested = contested
         self._freed = freed
         self._next_watch = 0.0
+        self.heard = 0
+        """Claims of addresses that matter here."""
         self._macs: dict[Place, Macs] = {}
         self._concerned: dict[Place, dict[bytes, list[Router]]] = {}
         """The routers that an address matters to: their own, a director's, a real server's. Made when it is needed."""
@@ -113,6 +115,7 @@ class Conflicts:
             if place not in self._concerned:
                 self._concerned[place] = _concerned(place, routers)
                 self._macs.setdefault(place, Macs()).keep(self._concerned[place])
+            self.heard += len(claims)
             for claim in dict.fromkeys(claims):
                 if claim.mac != neighbors.mac:
                     self._claimed(claim, self._concerned[place].get(claim.address, ()), now)

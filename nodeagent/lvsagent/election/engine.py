@@ -79,9 +79,9 @@ class Engine:
         return self._receiver.dropped
 
     @property
-    def refused(self) -> int:
-        """Adverts not acted on."""
-        return self._receiver.refused
+    def unasked(self) -> int:
+        """Adverts not acted on, and claims of addresses: of these strangers can send as many as they like."""
+        return self._receiver.refused + self._conflicts.heard
 
     @property
     def in_force(self) -> bool:
@@ -99,9 +99,7 @@ class Engine:
         self._tick(now, active=True)
         readable = self._receiver.read(ready, self.routers.values(), now)
         self._tick(now, active=False)
-        if self._keys.refresh(now):
-            for router in self.routers.values():
-                router.credentials.refresh(self._keys, now)
+        if self._look_at_keys(now):
             self._settle_all(now)
         # After the adverts, which must not wait for a kernel that is busy with its links.
         if (renewal := self._fence.deadline) is not None and now >= renewal:
@@ -123,7 +121,7 @@ class Engine:
 
     def configure(self, wish: ipc.Configure, now: float) -> None:
         """Make the wish true: what is no longer wanted first."""
-        self._keys.refresh(now)
+        self._look_at_keys(now)
         wanted = routers.by_name(wish.routers)
         for name, current in tuple(self.routers.items()):
             config, reason = wanted.get(name, (None, None))
@@ -193,12 +191,20 @@ class Engine:
         """Of every router of the wish, the refused included."""
         return tuple(router.statistics(self._fence.holds, now) for router in self.routers.values())
 
+    def _look_at_keys(self, now: float) -> bool:
+        """True: there are others."""
+        changed = self._keys.refresh(now)
+        if changed:
+            for router in self.routers.values():
+                router.credentials.refresh(self._keys, now)
+        return changed
+
     def _settle_all(self, now: float) -> None:
         for router in self.routers.values():
             self._settle(router, now)
         for router in self.routers.values():
             # Given up by another router after this one had acquired it, or by whoever had put it on the interface.
-            mine = router.machine.parameters.addresses if router.active else ()
+            mine = router.machine.parameters.addresses if router.active and not self._ending else ()
             if missing := [address for address in mine if not self._fence.wants(router.index, address)]:
                 self._acquire(router, missing, now)
         deaf = settle.listen(self._wire, tuple(self.routers.values()))
@@ -278,6 +284,9 @@ class Engine:
                     self._acquire(router, addresses, now)
                 case events.Release(addresses):
                     self._fence.release(router.index, addresses)
+                    # No notice of our own doing comes: they are no leftovers.
+                    gone = ((router.index, address, router.prefix_length(address)) for address in addresses)
+                    self._wire.fenced.difference_update(gone)
                 case events.Announce(addresses):
                     withheld, at = router.probing.withheld, router.index
                     free = tuple(a for a in addresses if not (a in withheld or self._fence.lacks(at, a)))

@@ -22,9 +22,9 @@ from lvsagent.election.wish import WishStore
 from lvsagent.vrrp import auth
 
 FLOOD: Final = 1000.0
-"""Refused adverts a second that are served one by one."""
+"""Refused adverts and claims of addresses a second that are served one by one."""
 HOT: Final = 50.0
-"""Refused adverts beyond those, until they are let gather."""
+"""Those beyond, until they are let gather."""
 GATHER: Final = 0.002
 """Seconds; a good advert is heard so much later then."""
 STATISTICS: Final = 1.0
@@ -86,7 +86,7 @@ class Loop:
         """The server's socket wakes nobody up: it is stuck."""
         self._generation = -1
         self._confirmed = True
-        self._refused = 0
+        self._unasked = 0
         self._heat = 0.0
         self._cooled = 0.0
         self._late_timers = 0
@@ -154,8 +154,8 @@ class Loop:
         return ready
 
     def _let_gather(self, now: float) -> None:
-        """In a flood of adverts that are refused, do not wake up for each: they gather while we sleep."""
-        fresh, self._refused = self._engine.refused - self._refused, self._engine.refused
+        """In a flood of adverts that are refused, or of claims, do not wake up for each: they gather while we sleep."""
+        fresh, self._unasked = self._engine.unasked - self._unasked, self._engine.unasked
         self._heat = max(0.0, self._heat - FLOOD * (now - self._cooled)) + fresh
         self._cooled = now
         if self._heat > HOT:

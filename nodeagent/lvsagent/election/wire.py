@@ -35,7 +35,7 @@ class Wire:
         self._watched: frozenset[str] = frozenset()
         self._links: dict[str, Link] = {}
         self._foreign: dict[int, list[Address]] = {}
-        self.fenced: frozenset[tuple[int, bytes, int]] = frozenset()
+        self.fenced: set[tuple[int, bytes, int]] = set()
         """Index, address and prefix length of what was added the way we add ours."""
         self.trouble = ""
         """Why links and addresses are those of an earlier look; empty: they are not."""
@@ -68,9 +68,7 @@ class Wire:
             if not there.fenced:
                 foreign.setdefault(there.index, []).append(there)
         self._foreign = foreign
-        self.fenced = frozenset(
-            (there.index, there.address, there.prefix_length) for there in addresses if there.fenced
-        )
+        self.fenced = {(there.index, there.address, there.prefix_length) for there in addresses if there.fenced}
 
     def foreign(self, index: int) -> Sequence[Address]:
         """Addresses of that interface that are not ours, in the kernel's order."""
