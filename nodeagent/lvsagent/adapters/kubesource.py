@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from lvsagent.adapters.kube import ApiClient
-from lvsagent.adapters.reflector import MOST_NAMED, Health, Reflector, Resource, key_of
+from lvsagent.adapters.reflector import MOST_NAMED, SOON, Health, Reflector, Resource, key_of
 from lvsagent.core.brakes import BRAKE_SECONDS, Held
 from lvsagent.core.cache import Cache, Malformed
 from lvsagent.core.vanished import Vanished
@@ -244,7 +244,7 @@ class KubeSource:
             self._timer.cancel()
             self._timer = None
         if self._vanished.until is not None:
-            delay = max(0.0, self._vanished.until - now) + 0.01
+            delay = max(0.0, self._vanished.until - now) + SOON
             self._timer = asyncio.get_running_loop().call_later(delay, self._changed)
         return kept
 

@@ -31,6 +31,8 @@ MOST_NAMED = 5
 SHORT_WATCH = 1.0
 """Seconds. A watch that ends sooner, in order, counts as a failure: a proxy that hangs up must not make us spin."""
 
+SOON = 0.01
+"""Seconds after something is due."""
 LONG_WATCH = 10.0
 """Seconds. One that lasted so long is no failure after those before it."""
 
@@ -179,7 +181,7 @@ class Reflector(Generic[T]):
             return self.cache.put(key, self.resource.parse(item))
         if self.cache.brake:
             # It goes when it is known how many others do; somebody has to look then.
-            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._changed)
+            asyncio.get_running_loop().call_later(GATHER_SECONDS + SOON, self._changed)
         return self.cache.delete(key, time.monotonic())
 
     async def _list(self) -> None:
