@@ -82,9 +82,10 @@ async def running(server: ApiServer) -> AsyncIterator[tuple[KubeSource, ApiClien
 
 
 async def seen(source: KubeSource, holds: Callable[[Snapshot], bool], seconds: float = 15.0) -> float:
-    """How long it took until the snapshot was so."""
+    """How long it took until the snapshot was so, for somebody who looks as the agent's loop does."""
     start = time.monotonic()
     while time.monotonic() - start < seconds:
+        source.expire()
         snapshot = source.snapshot()
         if snapshot is not None and holds(snapshot):
             return time.monotonic() - start
