@@ -1,4 +1,4 @@
-"""The parts of the election process that need no network: refusals, the kept wish, the socket, the log."""
+"""The parts of the election process that need no network: refusals, the kept wish, the socket."""
 
 import contextlib
 import ipaddress
@@ -311,37 +311,6 @@ def test_there_is_an_end_of_the_number_of_clients(served: Served) -> None:
     assert all(served.connect()[1] is not None for _ in range(MOST_CLIENTS))
     assert served.connect()[1] is None
     assert served.server.accept() is None
-
-
-# --- the log ------------------------------------------------------------------------------------------------------
-
-
-def test_a_line_is_a_sentence_and_its_fields(capsys: pytest.CaptureFixture[str]) -> None:
-    Log("text")("state", router="lab", state="Active")
-    Log("json")("state", router="lab")
-    text, structured = capsys.readouterr().err.splitlines()
-    assert text == "state router=lab state=Active"
-    assert json.loads(structured)["message"] == "state"
-    assert json.loads(structured)["router"] == "lab"
-
-
-def test_a_log_that_nobody_reads_any_more_does_not_end_the_election(monkeypatch: pytest.MonkeyPatch) -> None:
-    reader, writer = socket.socketpair()
-    reader.close()
-    with writer, writer.makefile("w") as stream:
-        monkeypatch.setattr("sys.stderr", stream)
-        Log()("state")
-        Log()("state")
-        with contextlib.suppress(OSError):
-            stream.close()
-
-
-def test_what_others_can_provoke_is_said_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
-    log = Log()
-    for now in (0.0, 9.9, 10.0):
-        log.seldom(now, "10.0.0.1", "an advert was dropped", at=now)
-    log.seldom(0.0, "10.0.0.2", "an advert was dropped", at="other")
-    assert [line.split("=")[1] for line in capsys.readouterr().err.splitlines()] == ["0.0", "10.0", "other"]
 
 
 # --- what processes leave to one another --------------------------------------------------------------------------
