@@ -119,6 +119,14 @@ def test_nodes_that_send_the_same_clients_to_the_same_backends_have_one_number_h
     assert Hashes().of(RESOLVED, KernelState()) == {}
 
 
+def test_a_table_of_no_object_is_in_no_number() -> None:
+    state = state_of()
+    ((key, table),) = state.services.items()
+    strange = replace(key, port=key.port + 1)
+    more = replace(state, services={**state.services, strange: replace(table, key=strange)})
+    assert Hashes().of(RESOLVED, more) == Hashes().of(RESOLVED, state)
+
+
 def changed(**fields: object) -> KernelState:
     """With another first destination."""
     state = state_of()
