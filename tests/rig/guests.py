@@ -259,7 +259,7 @@ class Guests:
                 start_new_session=True,
             )
         os.close(theirs)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not self._keeper():
             if time.monotonic() > deadline:
                 raise RigError(f"the cluster's keeper did not start: {(self.folder / 'keeper.log').read_text()}")
