@@ -117,6 +117,7 @@ def test_nodes_that_send_the_same_clients_to_the_same_backends_have_one_number_h
     assert number(one).whole != number(other).whole
     assert [str(owner) for owner in Hashes().of(RESOLVED, one)] == ["default/web"]
     assert Hashes().of(RESOLVED, KernelState()) == {}
+    assert Hashes().of(replace(RESOLVED, servers=()), one) == {}
 
 
 def test_a_table_of_no_object_is_in_no_number() -> None:
