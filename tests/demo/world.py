@@ -18,11 +18,15 @@ AGENTS = "app.kubernetes.io/name=lvs-agent"
 T = TypeVar("T")
 
 # One command, so that the parts belong together; few processes, as each costs a node time. Nothing in it needs ipvsadm,
-# which a node need not have.
+# which a node need not have. A node without nft fails: nothing would be seen of what is left there.
 STATE_SCRIPT = """
-ip -json address; echo; echo ==ip_vs; cat /proc/net/ip_vs; echo ==sysctl
-cd /proc/sys && grep -sH "" net/ipv4/ip_forward net/ipv4/conf/all/* net/ipv4/conf/default/* net/ipv4/vs/*
-echo ==nft; nft list tables 2>/dev/null || true
+ip -json address && echo && echo ==routes && ip route show table all && ip -6 route show table all || exit
+echo ==ip_vs; cat /proc/net/ip_vs || exit
+echo ==sysctl; cd /proc/sys
+grep -sH "" net/ipv4/ip_forward net/ipv4/conf/*/* net/ipv6/conf/*/* net/ipv4/vs/*
+echo ==nft; nft -s list ruleset || exit
+echo ==files; find /var/lib/lvs-dr /run/lvs-dr ! -type d 2>/dev/null
+echo ==owned; tail -n 1 /var/lib/lvs-dr/owned.json 2>/dev/null; true
 """
 
 
