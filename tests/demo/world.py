@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from tests.demo.api import Api
 from tests.demo.nodes import NodeState, parse_state, parse_tables
+from tests.demo.witness import Witness
 from tests.load.run import LoadRun, command, environment
 from tests.rig.cluster import Cluster
 
@@ -115,7 +116,11 @@ class World:
         text = self.cluster.on_node(node, ["cat", "/proc/net/ip_vs"])
         return dict(parse_tables(text).get(f"TCP {vip}:{port}", {}))
 
-    # the client
+    # the client, and the machine
+
+    def witness(self, seconds: float) -> Witness:
+        """How much of the time that follows the machine stands still; for so many seconds at most."""
+        return Witness(self.cluster, self.nodes, seconds)
 
     def load(self, target: str, *, hold: int, duration: float, rate: float = 50.0, timeout: float = 1.0) -> LoadRun:
         """A load run on the client host."""

@@ -2,10 +2,9 @@
 
 import contextlib
 import os
-import subprocess
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,10 @@ import pytest
 from tests.demo.nodes import NodeState
 from tests.demo.story import DEPLOY, EXAMPLE
 from tests.demo.world import SYSTEM, World, wait_for
+from tests.e2e.deaths import RATE, Crash, Death, Return, bring_back, explain, places
 from tests.e2e.prometheus import Prometheus
-from tests.load.report import Failures, Report, failing_until, failures, longest_gap
+from tests.load.outage import TIMEOUT, Outage
+from tests.load.report import Held
 from tests.rig.cluster import Cluster, cluster
 from tests.rig.errors import RigError
 from tests.rig.image import archives
@@ -26,11 +27,8 @@ TARGET = f"{VIP}:{PORT}"
 OPERATOR = "app.kubernetes.io/name=lvs-operator"
 LONELY = "192.168.139.125"
 """A second VirtualService, whose only director is the node that will be crashed."""
-BUSY = 3.0
-"""Seconds after a crash until when new connections may fail at worst: a kernel that gets no processor for a second
-fails its connections too."""
-STRAY = 0.1
-"""Of the new connections, while a kernel boots beside the others on the same processors."""
+HELD = 300
+"""Connections that are held while the Active node is crashed."""
 
 # What needs a whole cluster goes first. What asks for a Backup that is down stands before what lets it return, and what
 # does as well with two nodes stands between them. What takes all away comes last.
@@ -39,11 +37,11 @@ ORDER = (
     "kube_proxy_modes",
     "test_endpoints",
     "test_processes",
+    "test_links",
     "test_backup_dies",
     "test_refusals",
     "test_real_servers",
     "test_no_active",
-    "test_dead_nodes",
     "test_crash",
     "test_prometheus",
 )
@@ -63,15 +61,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     """Logs, objects and tables of the cluster at the first failure of a test, in a folder that stays."""
     report = (yield).get_result()
-    running: Cluster | None = item.config.stash.get(RUNNING, None)
-    if report.failed and running is not None and not item.config.stash.get(DUMPED, False):
+    if report.failed and RUNNING in item.config.stash and not item.config.stash.get(DUMPED, False):
         item.config.stash[DUMPED] = True
-        folder = Path(os.environ.get("LVS_DUMP") or tempfile.mkdtemp(prefix="lvs-e2e-"))
-        try:
-            running.dump(folder)
-        except (RigError, OSError) as error:
-            report.sections.append(("cluster", f"no dump: {error}"))
-        report.sections.append(("cluster", f"logs, objects and tables: {folder}"))
+        report.sections.append(("cluster", dumped(item.config.stash[RUNNING], "failure")))
+
+
+def dumped(running: Cluster, when: str) -> str:
+    """Collects the logs, objects and tables of the cluster, and says where."""
+    folder = Path(os.environ.get("LVS_DUMP") or tempfile.mkdtemp(prefix="lvs-e2e-")) / when
+    try:
+        running.dump(folder)
+    except (RigError, OSError) as error:
+        return f"not all is in {folder}: {error}"
+    return f"logs, objects and tables: {folder}"
 
 
 RUNNING = pytest.StashKey[Cluster]()
@@ -140,60 +142,11 @@ def scrapes(world: World, prometheus: Prometheus) -> bool:
     return prometheus.healthy_targets() >= len(world.nodes) + 1
 
 
-@dataclass(frozen=True, slots=True)
-class Death:
-    """The crash of a node while 50 new connections come every second."""
-
-    node: str
-    at: float
-    report: Report
-    until: float
-    """End of what is judged."""
-
-    @property
-    def failing(self) -> float:
-        """Seconds after the crash until when more than a few new connections failed."""
-        return (failing_until(self.report.attempts, self.at, self.until - 1.1) or self.at) - self.at
-
-    def __str__(self) -> str:
-        dead = failures(self.report.attempts, self.at - 1.1, self.until - 1.1)
-        gap = longest_gap(self.report.attempts, self.at - 1.0, self.until).seconds
-        return (
-            f"{self.node} dies: {dead.count} of {dead.of} fail {dict(dead.reasons)}, until {self.failing:.2f} s"
-            f" after the crash; longest gap {gap:.2f} s"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Return:
-    """The start of a node that had crashed, while 50 new connections come every second."""
-
-    node: str
-    back: bool
-    """It takes part as before."""
-    seconds: float
-    """Until then."""
-    failed: Failures
-
-    def __str__(self) -> str:
-        return (
-            f"{self.node} serves again {self.seconds:.0f} s after its start, meanwhile {self.failed.count} of"
-            f" {self.failed.of} fail {dict(self.failed.reasons)}"
-        )
-
-
-def bring_back(world: World, node: str) -> Return:
-    """Boot it, and look at the new connections of all."""
-    with world.load(TARGET, hold=0, duration=300.0) as load:
-        assert load.wait_until(lambda told: told["new"] > 0, 20.0), load.progress
-        begin = time.monotonic()
-        world.boot(node)
-        back = wait_for(lambda: serving(world), 120.0)
-        seconds = time.monotonic() - begin
-        time.sleep(3.0)
-        until = time.monotonic()
-        attempts = load.stop().attempts
-    return Return(node, back, seconds, failures(attempts, begin, until - 1.1))
+def explained(world: World, node: str, outage: Outage, lost: Sequence[Held] = ()) -> tuple[str, ...]:
+    """``explain``, and when there is something to be explained the cluster's logs, objects and tables, while the node
+    is still dead."""
+    told = explain(world, outage, lost)
+    return (*told, dumped(world.cluster, f"{node}-dead")) if told else ()
 
 
 @pytest.fixture(scope="session")
@@ -211,14 +164,18 @@ def backup(world: World, prometheus: Prometheus) -> Death:
     assert wait_for(
         lambda: prometheus.value(f'lvs_virtualservice_active{{node="{node}",virtualservice="lonely"}}'), 15.0
     )
-    with world.load(TARGET, hold=0, duration=60.0) as load:
+    with (
+        world.load(TARGET, hold=0, duration=60.0, rate=RATE, timeout=TIMEOUT) as load,
+        world.witness(60.0) as witness,
+    ):
         assert load.wait_until(lambda told: told["new"] > 50, 20.0), load.progress
         at = time.monotonic()
         world.crash(node)
         time.sleep(10.0)
         until = time.monotonic()
         report = load.stop()
-    return Death(node, at, report, until)
+    outage = Outage(report, at, until, places(witness, report))
+    return Death(node, outage, explained(world, node, outage))
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,27 +189,15 @@ class Alerted:
 @pytest.fixture(scope="session")
 def alerted(world: World, prometheus: Prometheus, backup: Death) -> Alerted:
     """Wait for the alert, and let the Backup return."""
-    wait_for(lambda: "LvsNoActive" in prometheus.firing(), max(5.0, backup.at + 60.0 - time.monotonic()))
+    wait_for(lambda: "LvsNoActive" in prometheus.firing(), max(5.0, backup.outage.at + 60.0 - time.monotonic()))
     alerts = prometheus.firing()
-    return Alerted(alerts, bring_back(world, backup.node))
-
-
-@dataclass(frozen=True, slots=True)
-class Crash(Death):
-    """The crash of the Active node under load, with the API server stopped at that moment, and its return."""
-
-    pods: dict[str, str]
-    holders: list[str]
-    """Of the VIP, ten seconds later."""
-    alerts: dict[str, list[dict[str, str]]]
-    """Labels of the alerts that fired, by name."""
-    returned: Return
+    return Alerted(alerts, bring_back(world, backup.node, TARGET, lambda: serving(world)))
 
 
 def all_held(world: World) -> bool:
     """Can as many connections as the crash is judged by be opened, each at the first attempt?"""
-    with world.load(TARGET, hold=300, duration=60.0) as load:
-        held = load.wait_until(lambda told: told["held"] == 300, 20.0)
+    with world.load(TARGET, hold=HELD, duration=60.0) as load:
+        held = load.wait_until(lambda told: told["held"] == HELD, 20.0)
         load.stop()
     return held
 
@@ -263,14 +208,18 @@ def crash(world: World, prometheus: Prometheus) -> Crash:
     for down in sorted({*world.cluster.nodes} - {*world.nodes}):
         world.boot(down)  # the Backup, when nothing that was asked for waits for its return
     assert wait_for(lambda: serving(world), 120.0), "not everything is well before the crash"
+    spread(world)
     running = world.cluster
     node = world.holders(VIP)[0]
     pods = world.ready_pods("app=web")
     assert wait_for(lambda: scrapes(world, prometheus), 30.0), prometheus.targets()
     # What other tests did may go on for a moment: a single connection refused now would say nothing about the crash.
-    assert wait_for(lambda: all_held(world), 120.0), "300 connections cannot be held"
-    with world.load(TARGET, hold=300, duration=200.0) as load:
-        assert load.wait_until(lambda told: told["held"] == 300, 20.0), load.progress
+    assert wait_for(lambda: all_held(world), 120.0), f"{HELD} connections cannot be held"
+    with (
+        world.load(TARGET, hold=HELD, duration=200.0, rate=RATE, timeout=TIMEOUT) as load,
+        world.witness(200.0) as witness,
+    ):
+        assert load.wait_until(lambda told: told["held"] == HELD, 20.0), load.progress
         time.sleep(1.5)
         running.freeze_api()
         try:
@@ -287,9 +236,13 @@ def crash(world: World, prometheus: Prometheus) -> Crash:
             time.sleep(0.3)
         until = time.monotonic()
         report = load.stop()
+    outage = Outage(report, at, until, places(witness, report))
+    lost = tuple(one for one in outage.lost if pods.get(one.server, node) != node)
+    told = explained(world, node, outage, lost)
     wait_for(lambda: "LvsVrrpTransition" in prometheus.firing(), 45.0)
     alerts = prometheus.firing()
-    return Crash(node, at, report, until, pods, holders, alerts, bring_back(world, node))
+    returned = bring_back(world, node, TARGET, lambda: serving(world))
+    return Crash(node, outage, told, pods, lost, holders, alerts, returned)
 
 
 def lonely(node: str) -> str:
@@ -307,23 +260,3 @@ kind: VirtualService
 metadata: {{name: lonely, namespace: default}}
 spec: {{className: lonely, addresses: [{LONELY}], ports: [{{port: 80}}], serviceRef: {{name: web}}}}
 """
-
-
-def clock_offset(world: World, node: str) -> float:
-    """Seconds by which the node's wall clock is ahead of ours; the best of five looks."""
-    looks = []
-    for _ in range(5):
-        begin = time.time()
-        theirs = float(world.cluster.on_node(node, ["bash", "-c", "echo $EPOCHREALTIME"]))
-        end = time.time()
-        looks.append((end - begin, theirs - (begin + end) / 2))
-    return min(looks)[1]
-
-
-def stop(process: "subprocess.Popen[bytes]") -> None:
-    process.terminate()
-    try:
-        process.wait(5.0)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -3,28 +3,27 @@
 import pytest
 
 from tests.demo.world import World
-from tests.e2e.conftest import STRAY, Crash
-from tests.load.report import failures, longest_gap, survivors, translated
+from tests.e2e.conftest import HELD
+from tests.e2e.deaths import Crash
+from tests.load.outage import STRAY
+from tests.load.report import survivors, translated
 
 pytestmark = pytest.mark.e2e
 
 
 def test_new_connections_are_answered_again_at_once(crash: Crash) -> None:
-    gap = longest_gap(crash.report.attempts, crash.at - 1.0, crash.at + 9.0)
-    assert gap.seconds <= 2.0, gap
+    print(crash)
+    assert crash.outage.answered_in_time, str(crash)
 
 
 def test_every_held_connection_of_a_living_pod_lives_on(crash: Crash) -> None:
-    found = survivors(crash.report.held)
-    living = {server: s for server, s in found.items() if crash.pods.get(server) != crash.node}
-    assert sum(s.of for s in living.values()) > 50  # of 300; Kubernetes may have put two pods of three on that node
-    lost = [one for one in crash.report.held if one.failure and one.server in living]
-    for one in sorted(lost, key=lambda one: one.ended):  # shown when the test fails
-        print(f"{one.local} of {one.server}: {one.failure} {one.ended - crash.at:+.2f} s after the crash")
-    assert {server: (s.alive, dict(s.reasons)) for server, s in living.items()} == {
-        server: (s.of, {}) for server, s in living.items()
-    }
-    assert translated(crash.report) == 0
+    report = crash.outage.report
+    found = survivors(report.held)
+    living = {server: one for server, one in found.items() if crash.pods.get(server, crash.node) != crash.node}
+    assert sum(one.of for one in living.values()) >= HELD // 2, found  # two pods of three
+    print({server: (one.alive, one.of, dict(one.reasons)) for server, one in living.items()})
+    assert not crash.lost, str(crash)
+    assert translated(report) == 0
 
 
 def test_exactly_one_of_the_others_is_active(crash: Crash) -> None:
@@ -32,8 +31,8 @@ def test_exactly_one_of_the_others_is_active(crash: Crash) -> None:
     assert crash.node not in crash.holders
 
 
-def test_new_connections_fail_for_a_moment_only_although_kubernetes_cannot_know_of_the_crash(crash: Crash) -> None:
-    assert crash.failing <= 2.0, failures(crash.report.attempts, crash.at, crash.until)
+def test_none_fails_that_began_half_a_second_later_although_kubernetes_cannot_know_of_the_crash(crash: Crash) -> None:
+    assert not crash.outage.late, str(crash)
 
 
 def test_the_node_returns_and_takes_part_again(crash: Crash, world: World) -> None:
@@ -42,4 +41,8 @@ def test_the_node_returns_and_takes_part_again(crash: Crash, world: World) -> No
 
 
 def test_new_connections_do_not_fail_when_the_node_returns(crash: Crash) -> None:
-    assert crash.returned.failed.count <= STRAY * crash.returned.failed.of, crash.returned
+    assert crash.returned.outage.strays <= STRAY, str(crash.returned)
+
+
+def test_no_held_connection_is_lost_when_the_node_returns(crash: Crash) -> None:
+    assert not crash.returned.lost, str(crash.returned)

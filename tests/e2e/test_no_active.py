@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.e2e.conftest import STRAY, Alerted
+from tests.e2e.conftest import Alerted
+from tests.load.outage import STRAY
 
 pytestmark = pytest.mark.e2e
 
@@ -12,7 +13,8 @@ def test_a_virtual_service_without_an_active_node_is_alerted(alerted: Alerted) -
     assert fired == {"lonely"}, alerted.alerts
 
 
-def test_the_node_returns_and_new_connections_do_not_fail_meanwhile(alerted: Alerted) -> None:
+def test_the_node_returns_and_new_connections_do_not_fail_meanwhile_nor_are_held_ones_lost(alerted: Alerted) -> None:
     print(alerted.returned)
     assert alerted.returned.back
-    assert alerted.returned.failed.count <= STRAY * alerted.returned.failed.of, alerted.returned
+    assert alerted.returned.outage.strays <= STRAY, str(alerted.returned)
+    assert not alerted.returned.lost, str(alerted.returned)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.e2e.conftest import Crash
+from tests.e2e.deaths import Crash
 
 pytestmark = pytest.mark.e2e
 

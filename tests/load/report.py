@@ -20,7 +20,7 @@ class Attempt:
     client: str
     """``address:port`` as the server saw it."""
     local: str
-    """``address:port`` of the client's own socket."""
+    """``address:port`` of the client's own socket, also when nobody answered."""
 
     @property
     def end(self) -> float:
@@ -119,21 +119,6 @@ def failures(attempts: Iterable[Attempt], since: float, until: float) -> Failure
         last=failed[-1].start if failed else None,
         reasons=dict(Counter(a.failure for a in failed)),
     )
-
-
-def failing_until(attempts: Iterable[Attempt], since: float, until: float, share: float = 0.1) -> float | None:
-    """The end of the last second in which at least this share of the new connections failed; None: there was none.
-
-    A single one that fails on a busy machine does not prolong an outage.
-    """
-    last = None
-    window = within(attempts, since, until)
-    for number in range(int(until - since) + 1):
-        second = within(window, since + number, since + number + 1)
-        failed = [a for a in second if a.failure]
-        if failed and len(failed) >= share * len(second):
-            last = failed[-1].start
-    return last
 
 
 def distribution(attempts: Iterable[Attempt]) -> dict[str, int]:

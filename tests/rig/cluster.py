@@ -76,6 +76,10 @@ class Cluster(Protocol):
     def thaw_api(self) -> None:
         """Undo ``freeze_api``."""
 
+    def waited(self, node: str) -> dict[str, float]:
+        """Of each process of this machine that is the node's processor: seconds since it began for which it was ready
+        to run and was not let. Empty when the node is down or nobody can tell."""
+
     def on_node(
         self, node: str, argv: Sequence[str], *, check: bool = True, stdin: str = "", timeout: float = 30.0
     ) -> str:

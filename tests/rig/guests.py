@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import apt, cache, dumps, guest, layout, remote, shell
+from . import apt, cache, dumps, guest, layout, remote, schedstat, shell
 from .build_kernel import kernel
 from .build_kubernetes import kubernetes
 from .cluster import Direction
@@ -171,6 +171,12 @@ class Guests:
         self._signal("kube-apiserver", "CONT")
 
     # Commands
+
+    def waited(self, node: str) -> dict[str, float]:
+        if not self._alive(node):
+            return {}
+        pid = (self.folder / f"{node}.pid").read_text().strip()
+        return schedstat.waited(Path(f"/proc/{self._facts()['first']}/root/proc"), pid)
 
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 60.0) -> str:
         command = [f"{self._facts()['commands']}/kubectl", "--kubeconfig", str(self.kubeconfig), *arguments]

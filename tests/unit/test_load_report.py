@@ -11,7 +11,6 @@ from tests.load.report import (
     Held,
     Report,
     distribution,
-    failing_until,
     failures,
     longest_gap,
     survivors,
@@ -50,13 +49,6 @@ def test_failures_are_counted_with_their_reasons_and_the_last_one() -> None:
     found = failures(attempts, 1.0, 9.0)
     assert (found.count, found.of, found.last, found.reasons) == (2, 3, 3.0, {"timeout": 2})
     assert failures([attempt(0.0)], 0.0, 1.0).last is None
-
-
-def test_a_stray_failure_does_not_prolong_an_outage() -> None:
-    outage = [attempt(number / 20, "timeout" if number < 50 and number % 3 == 0 else "") for number in range(200)]
-    stray = [attempt(8.01, "timeout")]
-    assert failing_until([*outage, *stray], 0.0, 10.0) == 2.4
-    assert failing_until([*outage, *stray], 3.0, 10.0) is None
 
 
 def test_the_distribution_counts_answers_only() -> None:
