@@ -12,6 +12,8 @@ from tests.e2e.conftest import serving
 pytestmark = pytest.mark.e2e
 
 GATE, ADDRESS, WRONG, RIGHT = "lvsdr.io/path", "192.168.139.127", 8081, 8082
+EARLY = "192.168.139.124"
+"""The same pods by a Service that publishes those that are not ready."""
 MANIFEST = f"""
 apiVersion: apps/v1
 kind: Deployment
@@ -54,6 +56,19 @@ spec:
   health:
     pods: true
     checks: [{{type: Path, intervalMilliseconds: 1000}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: early, namespace: default}}
+spec:
+  publishNotReadyAddresses: true
+  selector: {{app: gated}}
+  ports: [{{name: http, port: 80, targetPort: {RIGHT}}}]
+---
+apiVersion: lvsdr.io/v1alpha1
+kind: VirtualService
+metadata: {{name: early, namespace: default}}
+spec: {{addresses: [{EARLY}], ports: [{{port: 80}}], serviceRef: {{name: early}}}}
 """
 
 
@@ -83,6 +98,13 @@ def test_pods_wait_for_their_path_are_told_why_and_serve_when_it_is_proved(world
         pods = world.api.items("pods", "default", "app=gated")
         assert all(has_condition(pod, "ContainersReady") and not has_condition(pod, "Ready") for pod in pods)
         assert all(weight == 0 for table in world.tables(ADDRESS).values() for weight in table.values())
+        places = {f"{pod['status']['podIP']}:{RIGHT}": 1 for pod in pods}
+        assert wait_for(lambda: all(table == places for table in world.tables(EARLY).values()), 20.0)
+        assert wait_for(lambda: len(hosts(world, EARLY)) >= 2, 10.0), (
+            "pods that are not ready are published, not served"
+        )
+        assert not world.ready_pods("app=gated")
+        cluster.kubectl("delete", "lvsvs,service", "early", "--wait=false")
         patch = f'{{"spec": {{"ports": [{{"name": "http", "port": 80, "targetPort": {RIGHT}}}]}}}}'
         begin = time.monotonic()
         cluster.kubectl("patch", "service", "gated", "-p", patch)
@@ -101,12 +123,15 @@ def test_pods_wait_for_their_path_are_told_why_and_serve_when_it_is_proved(world
         assert wait_for(lambda: world.condition("BackendsHealthy", "gated").get("status") == "True", 10.0)
         holder = world.holders(ADDRESS)
         assert len(holder) == 1
-        answers = {line for _ in range(20) for line in ask(world) if line.startswith("Hostname")}
-        assert len(answers) >= 2, answers
+        assert len(hosts(world, ADDRESS)) >= 2
     finally:
-        cluster.kubectl("delete", "lvsvs,service,deployment", "gated", "--wait=false")
+        cluster.kubectl("delete", "lvsvs,service", "gated", "early", "--wait=false", "--ignore-not-found")
+        cluster.kubectl("delete", "deployment", "gated", "--wait=false")
         cluster.kubectl("delete", "-k", str(DEPLOY / "readiness-gate"))
 
 
-def ask(world: World) -> list[str]:
-    return world.cluster.client_run(["curl", "-sm", "3", f"http://{ADDRESS}/"], check=False).splitlines()
+def hosts(world: World, address: str) -> set[str]:
+    """Who answers twenty clients."""
+    command = ["curl", "-sm", "3", f"http://{address}/"]
+    answers = (world.cluster.client_run(command, check=False).splitlines() for _ in range(20))
+    return {line for answer in answers for line in answer if line.startswith("Hostname")}
