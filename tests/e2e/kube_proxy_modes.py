@@ -11,16 +11,19 @@ import pytest
 
 from tests.demo.world import World, wait_for
 from tests.e2e.conftest import TARGET, VIP, serving
-from tests.load.report import distribution, failures, survivors, translated
+from tests.e2e.deaths import places
+from tests.load.outage import TIMEOUT, Outage
+from tests.load.report import distribution, translated
+from tests.rig.layout import EXCLUDING
 
 pytestmark = pytest.mark.e2e
 MODE = os.environ.get("LVS_RIG_PROXY") or "nftables"
 
 
 def test_kube_proxy_runs_in_the_mode_that_was_asked_for(world: World) -> None:
-    for node in world.cluster.nodes:
+    for node in world.nodes:
         asked = world.cluster.on_node(node, ["curl", "-sm", "3", "http://127.0.0.1:10249/proxyMode"])
-        assert asked.strip() == MODE, node
+        assert asked.strip() == MODE.removesuffix(EXCLUDING), node
 
 
 @pytest.mark.parametrize("scheduler", ["rr", "wlc", "sh", "mh"])
@@ -31,16 +34,17 @@ def test_new_connections_are_spread_with_each_scheduler_and_held_ones_live_on(wo
     assert wait_for(lambda: all(scheduler in kinds(world, node) for node in world.cluster.nodes), 30.0)
     assert wait_for(lambda: serving(world) if scheduler == "mh" else bool(world.holders(VIP)), 60.0)
     time.sleep(2.0)  # connections of the last scheduler's load have ended everywhere
-    with world.load(TARGET, hold=60, duration=12.0) as load:
+    begin = time.monotonic()
+    with world.load(TARGET, hold=60, duration=12.0, timeout=TIMEOUT) as load, world.witness(60.0) as witness:
         assert load.wait_until(lambda told: told["held"] == 60, 20.0), load.progress
         report = load.wait(40.0)
     spread = distribution(report.attempts)
-    bad = failures(report.attempts, 0.0, report.ended)
-    print(f"{MODE}, {scheduler}: {bad.count} of {bad.of} new connections failed {dict(bad.reasons)}, {spread}")
+    outage = Outage(report, begin, report.ended, places(witness, report), 0.0, "the start")
+    print(f"{MODE}, {scheduler}: {outage}; {spread}")
     assert set(spread) == set(world.ready_pods("app=web"))
-    assert bad.count == 0
+    assert not outage.late, str(outage)
     assert translated(report) == 0
-    assert all(found.alive == found.of for found in survivors(report.held).values())
+    assert not outage.lost, outage.lost
 
 
 def kinds(world: World, node: str) -> str:

@@ -1,8 +1,9 @@
 """The core of the e2e tests with kube-proxy in each of its modes: ``python -m tests.e2e.proxies [MODE …]``.
 
 nftables and iptables: schedulers, the main job, clients inside, a crash of the Active node and its return. ipvs, where
-kube-proxy deletes what it did not make: what is said, and what survives. A cluster for each, one after another, some
-five minutes each. Exit status 1: something failed.
+kube-proxy deletes what it did not make: what is said, and what survives. ipvs-excluding, where excludeCIDRs tells it to
+leave our addresses alone: the whole core, and that nothing had to be put back. A cluster for each, one after another,
+some five minutes each. Exit status 1: something failed.
 """
 
 import argparse
@@ -14,7 +15,12 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CORE = ("kube_proxy_modes.py", "test_main_job.py", "test_inside.py", "test_crash.py")
-FILES = {"nftables": CORE, "iptables": CORE, "ipvs": ("kube_proxy_ipvs.py",)}
+FILES = {
+    "nftables": CORE,
+    "iptables": CORE,
+    "ipvs": ("kube_proxy_ipvs.py",),
+    "ipvs-excluding": (*CORE, "kube_proxy_excluding.py"),
+}
 LIMIT = 1500.0
 """Seconds for a mode."""
 

@@ -28,7 +28,7 @@ COMMANDS = """\
   client COMMAND…            on a host of the nodes' LAN
   load A.tar…                OCI archives into every node
   dump DIR                   logs, objects and tables
-Environment: LVS_RIG=guests|kind, LVS_RIG_NAME, LVS_RIG_PROXY=nftables|iptables|ipvs, LVS_NODE_MEMORY=2G,
+Environment: LVS_RIG=guests|kind, LVS_RIG_NAME, LVS_RIG_PROXY=nftables|iptables|ipvs|ipvs-excluding, LVS_NODE_MEMORY=2G,
 LVS_CACHE, LVS_RUN."""
 
 

@@ -203,7 +203,10 @@ def config_text(text: str, nodes: int, proxy: str) -> str:
     config = yaml.safe_load(text)
     others = [node for node in config["nodes"] if node["role"] != "worker"]
     config["nodes"] = [*others, *({"role": "worker"} for _ in range(nodes))]
-    config.setdefault("networking", {})["kubeProxyMode"] = proxy
+    ours = layout.kube_proxy_mode(proxy)
+    config.setdefault("networking", {})["kubeProxyMode"] = ours["mode"]
+    if "ipvs" in ours:
+        config.setdefault("kubeadmConfigPatches", []).append(yaml.safe_dump(ours))
     return yaml.safe_dump(config)
 
 

@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address, summarize_address_range
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ PODS = "10.244.0.0/16"
 MANAGEMENT = "10.255.255"
 """A cable of its own to each node, in a network namespace of its own there: commands arrive while the LAN is cut."""
 PAUSE = "docker.io/lvs-rig/pause:1"
-PROXY_MODES = ("nftables", "iptables", "ipvs")
+EXCLUDING = "-excluding"
+PROXY_MODES = ("nftables", "iptables", "ipvs", f"ipvs{EXCLUDING}")
+"""Of kube-proxy; the last with ``excludeCIDRs`` of the addresses that ``VIPS`` are taken from."""
 
 
 def node_name(number: int) -> str:
@@ -99,15 +102,26 @@ runtime_type = "io.containerd.runc.v2"
 def kube_proxy(number: int, mode: str, kubeconfig: str) -> str:
     return yaml.safe_dump(
         {
-            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
-            "kind": "KubeProxyConfiguration",
-            "mode": mode,
+            **kube_proxy_mode(mode),
             "clusterCIDR": PODS,
             "hostnameOverride": node_name(number),
             "conntrack": {"maxPerCore": 0},
             "clientConnection": {"kubeconfig": kubeconfig},
         }
     )
+
+
+def kube_proxy_mode(mode: str) -> dict[str, Any]:
+    """The part of its configuration that says what it does (``PROXY_MODES``)."""
+    configuration: dict[str, Any] = {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "mode": mode.removesuffix(EXCLUDING),
+    }
+    if mode.endswith(EXCLUDING):
+        networks = summarize_address_range(IPv4Address(VIPS[0]), IPv4Address(VIPS[-1]))
+        configuration["ipvs"] = {"excludeCIDRs": [str(network) for network in networks]}
+    return configuration
 
 
 def kubelet(number: int, pki: str) -> str:

@@ -58,7 +58,16 @@ def test_a_node_is_ready_when_a_pod_can_start_on_it() -> None:
 def test_the_configuration_files_are_what_their_readers_parse() -> None:
     assert yaml.safe_load(layout.kubelet(2, "/pki"))["tlsCertFile"] == "/pki/node2.crt"
     assert yaml.safe_load(layout.kube_proxy(2, "ipvs", "/p"))["mode"] == "ipvs"
+    assert "ipvs" not in yaml.safe_load(layout.kube_proxy(2, "ipvs", "/p"))
     assert json.loads(layout.cni(2))["plugins"][0]["ipam"]["subnet"] == "10.244.2.0/24"
+
+
+def test_kube_proxy_is_told_to_leave_every_vip_alone_and_nothing_else() -> None:
+    told = yaml.safe_load(layout.kube_proxy(2, "ipvs-excluding", "/p"))
+    assert told["mode"] == "ipvs"
+    networks = [ipaddress.ip_network(text) for text in told["ipvs"]["excludeCIDRs"]]
+    assert sorted(str(address) for network in networks for address in network) == sorted(layout.VIPS)
+    assert layout.VIPS[0] == "192.168.139.120"
 
 
 @pytest.mark.parametrize(
@@ -178,6 +187,15 @@ def test_kind_gets_as_many_workers_as_asked_and_the_mode_of_kube_proxy(recorded:
     assert [entry["role"] for entry in config["nodes"]] == ["control-plane", "worker", "worker"]
     assert config["networking"]["kubeProxyMode"] == "iptables"
     assert "kind load image-archive --name lvs-x --nodes lvs-x-worker,lvs-x-worker2 a.tar" in recorded.lines
+
+
+def test_kind_gets_the_addresses_that_kube_proxy_leaves_alone(recorded: Recorded) -> None:
+    kind.Kind("x", "ipvs-excluding").up(1)
+    config = yaml.safe_load(recorded.stdin)
+    assert config["networking"]["kubeProxyMode"] == "ipvs"
+    patch = yaml.safe_load(config["kubeadmConfigPatches"][-1])
+    assert patch["kind"] == "KubeProxyConfiguration"
+    assert "192.168.139.120/29" in patch["ipvs"]["excludeCIDRs"]
 
 
 def test_kinds_nodes_stand_on_the_guests_lan_and_containers_never_get_a_vip(recorded: Recorded) -> None:
