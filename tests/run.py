@@ -59,7 +59,7 @@ SECONDS = {
     "test_health_net": 35, "test_path_net": 35, "test_faults_limits_net": 35, "test_matrix_net": 35,
     "test_matrix_takeover_net": 50, "test_agent_api_net": 30, "test_faults_links_net": 30,
     "test_faults_strangers_net": 30, "test_leaving_net": 30, "test_leftovers_net": 30, "test_takeover_net": 25,
-    "test_matrix_pods_net": 20,
+    "test_matrix_pods_net": 20, "test_tables_net": 35, "test_whole_tables_net": 30,
 }  # fmt: skip
 """Files of the net tier that take longest, and how long beside others: those begin first."""
 ORDINARY_SECONDS = 15

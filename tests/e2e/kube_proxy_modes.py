@@ -32,7 +32,7 @@ def test_new_connections_are_spread_with_each_scheduler_and_held_ones_live_on(wo
     patch = json.dumps({"spec": {"scheduler": scheduler, "schedulerFlags": flags}})
     world.cluster.kubectl("patch", "lvsvs", "web", "--type=merge", "--patch", patch)
     assert wait_for(lambda: all(scheduler in kinds(world, node) for node in world.cluster.nodes), 30.0)
-    assert wait_for(lambda: serving(world) if scheduler == "mh" else bool(world.holders(VIP)), 60.0)
+    assert wait_for(lambda: serving(world), 60.0), world.tables(VIP, 80)
     time.sleep(2.0)  # connections of the last scheduler's load have ended everywhere
     begin = time.monotonic()
     with world.load(TARGET, hold=60, duration=12.0, timeout=TIMEOUT) as load, world.witness(60.0) as witness:

@@ -9,6 +9,7 @@ from lvsagent.core.diff import AddService, IpvsOp, Op
 from lvsagent.core.failure import OperationFailed, Reason
 from lvsagent.core.loops import LoopGuard, Standing
 from lvsagent.core.model import apply
+from lvsagent.core.senders import Ways
 from lvsagent.core.state import Interface, KernelState, NodeFacts, Service, ServiceKey
 from lvsagent.core.sysctl import REQUIRED
 from lvsagent.core.traffic import Readings
@@ -29,6 +30,8 @@ class FakeKernel:
     guarded_at: list[int] = field(default_factory=list)
     """For each of them how many operations had been applied."""
     idle: frozenset[ServiceKey] = frozenset()
+    ways: Ways = field(default_factory=Ways)
+    guard_errors: tuple[str, ...] = ()
     readings: Readings = field(default_factory=dict)
 
     def read(self, wanted: Collection[ServiceKey] | None = None) -> KernelState:
@@ -70,7 +73,8 @@ class FakeKernel:
     def guard_loops(self, wish: LoopGuard, there: Standing) -> Guarded:
         self.guards.append(wish)
         self.guarded_at.append(len(self.applied))
-        return Guarded(changes=wish.services != there, there=wish.services, idle=self.idle)
+        changes, there = wish.services != there, wish.services
+        return Guarded(changes=changes, errors=self.guard_errors, there=there, idle=self.idle, ways=self.ways)
 
     def close(self) -> None:
         pass

@@ -21,22 +21,23 @@ TICK = 0.004
 """Seconds between looks at a table."""
 
 
-def manifests(count: int) -> str:
-    """A class, the nodes, and a VirtualService whose Service has one pod on each node."""
+def manifests(count: int, pods: Collection[int] = (), directors: Collection[int] = (), spec: str = "") -> str:
+    """A class, the nodes, and a VirtualService whose Service has one pod on each node, or on those of ``pods``.
+    ``directors``: likewise. ``spec``: more of the VirtualService's, as YAML."""
     numbers = range(1, count + 1)
-    directors = ", ".join(f"{{name: n{k}, priority: {200 - 10 * k}}}" for k in numbers)
+    ranked = ", ".join(f"{{name: n{k}, priority: {200 - 10 * k}}}" for k in directors or numbers)
     nodes = [
         f"apiVersion: v1\nkind: Node\nmetadata: {{name: n{k}}}\n"
         f"status: {{addresses: [{{type: InternalIP, address: 10.0.0.{20 + k}}}]}}\n"
         for k in numbers
     ]
     endpoints = ", ".join(
-        f"{{addresses: [10.244.{k}.11], nodeName: n{k}, conditions: {{ready: true}}}}" for k in numbers
+        f"{{addresses: [10.244.{k}.11], nodeName: n{k}, conditions: {{ready: true}}}}" for k in pods or numbers
     )
     return "---\n".join(
         (
             f"apiVersion: lvsdr.io/v1alpha1\nkind: VirtualServiceClass\nmetadata: {{name: default}}\n"
-            f"spec: {{directors: {{nodes: [{directors}]}}}}\n",
+            f"spec: {{directors: {{nodes: [{ranked}]}}}}\n",
             *nodes,
             "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: default}\n"
             f"spec: {{ports: [{{port: {PORT}, targetPort: {POD_PORT}, protocol: TCP}}]}}\n",
@@ -44,7 +45,7 @@ def manifests(count: int) -> str:
             "metadata: {name: web-1, namespace: default, labels: {kubernetes.io/service-name: web}}\n"
             f"addressType: IPv4\nports: [{{port: {POD_PORT}, protocol: TCP}}]\nendpoints: [{endpoints}]\n",
             "apiVersion: lvsdr.io/v1alpha1\nkind: VirtualService\nmetadata: {name: web, namespace: default}\n"
-            f"spec: {{addresses: [{VIP}], ports: [{{port: {PORT}}}], serviceRef: {{name: web}}}}\n",
+            f"spec: {{addresses: [{VIP}], ports: [{{port: {PORT}}}], serviceRef: {{name: web}}{spec}}}\n",
         )
     )
 
@@ -52,14 +53,15 @@ def manifests(count: int) -> str:
 class Beating:
     """Nodes n1, n2, … (n1 ranks highest), a pod on each, a client."""
 
-    def __init__(self, lan: Lan, folder: Path, count: int = 3) -> None:
+    def __init__(self, lan: Lan, folder: Path, count: int = 3, objects: str = "") -> None:
+        """``objects``: manifests; empty: the usual ones."""
         self.lan = lan
         self.folder = folder
         self.pods = PodLan(lan, count)
         self.nodes = self.pods.nodes
         self.pods.serve(folder)
         (folder / "manifests").mkdir()
-        (folder / "manifests" / "all.yaml").write_text(manifests(count))
+        (folder / "manifests" / "all.yaml").write_text(objects or manifests(count))
         self.agents: dict[str, subprocess.Popen[bytes]] = {}
         self.held: list[Connection] = []
 

@@ -9,14 +9,18 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 
 from lvsagent.adapters.kernel import Kernel
+from lvsagent.adapters.loops import Guarded
 from lvsagent.core.diff import Owned, claim, diff
-from lvsagent.core.plan import plan
+from lvsagent.core.loops import LoopGuard, Senders, Standing, begun, loop_guard, ours
+from lvsagent.core.loops import guarded as may_be_whole
+from lvsagent.core.plan import NodePlan, filled, plan
 from lvsagent.core.state import KernelState
 from lvsagent.vrrp import arp, ndp
-from lvsapi.model import Resolved
+from lvsapi.model import IPAddress, Resolved
 from tests.net.lan import Lan
 
 POD_PORT = 8080
@@ -113,6 +117,13 @@ class PodLan:
         lan.run(pod, ["ip", "address", "add", f"10.244.{k}.11/24", "dev", "eth0"])
         lan.run(pod, ["ip", "route", "add", "default", "via", f"10.244.{k}.1"])
 
+    def beat_once(self) -> None:
+        """As heartbeats do: the nodes are neighbours."""
+        for node in self.nodes:
+            with self.lan.inside(node), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+                for k, _ in enumerate(self.nodes, 1):
+                    one.sendto(b"", (f"10.0.0.{20 + k}", 9))
+
     def serve(self, folder: Path) -> None:
         """Start the pods' servers and wait until they listen."""
         logs = []
@@ -129,18 +140,42 @@ class PodLan:
         with self.lan.inside(node), Kernel(node=node, proc_sys=Path("/proc/sys")) as kernel:
             yield kernel
 
-    def program(self, node: str, resolved: Resolved, active: frozenset[str] = frozenset()) -> KernelState:
-        """One pass of the agent: plan, diff, apply, read back. Asserts that a second pass has nothing to do."""
+    def guard_loops(self, node: str, what: Resolved) -> Guarded:
+        """What other nodes send on, as ``runtime.guard`` does it after a pass."""
+        with self.kernel(node) as kernel:
+            wish, there, _ = self._guard(kernel, plan(what, kernel.facts(), frozenset()))
+            return kernel.guard_loops(wish, there)
+
+    def _guard(self, kernel: Kernel, wanted: NodePlan) -> tuple[LoopGuard, Standing, frozenset[IPAddress]]:
+        there = ours(kernel.read().services.values())
+        own = frozenset(a.ip for interface in kernel.facts().interfaces for a in interface.addresses)
+        peers = frozenset(ip_address(f"10.0.0.{20 + k}") for k, _ in enumerate(self.nodes, 1)) - own
+        tables = {**wanted.state.services, **wanted.whole}
+        return loop_guard(tables, own, peers, there.keys(), wanted.whole.keys()), there, own
+
+    def program(
+        self, node: str, resolved: Resolved, active: frozenset[str] = frozenset(), *, guarded: bool = False
+    ) -> KernelState:
+        """One pass of the agent: plan, diff, apply, read back. Asserts that a second pass has nothing to do.
+        ``guarded``: with what it does before and after about that which other nodes send on."""
         with self.kernel(node) as kernel:
             have = kernel.read()
-            want = plan(resolved, kernel.facts(), active, tables=have.services).state
+            wanted = plan(resolved, kernel.facts(), active, tables=have.services)
+            if guarded:
+                wish, there, own = self._guard(kernel, wanted)
+                done = kernel.guard_loops(begun(wish, there, None), there)
+                assert done.errors == ()
+                wanted = filled(wanted, may_be_whole(wish, done.there, wanted.whole.values(), own, Senders.TOLD))
+            want = wanted.state
             difference = diff(want, have, self.owned[node])
             self.owned[node] = claim(want, have, self.owned[node])
             assert not difference.conflicts
             assert kernel.apply(difference.ops) == ()
             after = kernel.read()
             assert diff(want, after, self.owned[node]).ops == ()
-            return after
+        if guarded:
+            assert self.guard_loops(node, resolved).errors == ()
+        return after
 
     def connect(self, address: str, port: int, timeout: float = 3.0) -> Connection:
         """A new connection from the client."""

@@ -4,6 +4,8 @@ itself; beside kube-proxy's rules and a CNI that masquerades."""
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ import pytest
 from lvsagent.adapters.clients import Clients, Made
 from lvsagent.adapters.procfs import Originals, Sysctls
 from lvsagent.core.clients import ClientPaths, client_paths
+from lvsapi.ipvs import Scheduler
+from lvsapi.model import Resolved
 from tests.net.lan import Lan
 from tests.net.pods import PodLan
 from tests.net.test_data_path_net import PORT, VIP, resolved
@@ -44,11 +48,13 @@ INSIDE = ("p1", "p2", "p3", "n1", "n2", "n3")
 class Inside:
     """Three nodes with a pod each, and what clients on them need."""
 
-    def __init__(self, pods: PodLan, folder: Path) -> None:
+    def __init__(self, pods: PodLan, folder: Path, tables: Resolved) -> None:
         self.pods = pods
         self.folder = folder
+        self.tables = tables
+        pods.beat_once()
         for k, node in enumerate(pods.nodes, 1):
-            pods.program(node, resolved(1, 2, 3))
+            pods.program(node, tables, guarded=True)
             pods.lan.run(node, ["ip", "link", "set", f"p{k}", "type", "bridge_slave", "hairpin", "on"])
             for rules in (KUBE_PROXY, CNI % k):
                 (folder / "rules").write_text(rules)
@@ -58,7 +64,7 @@ class Inside:
     def paths(self, node: str) -> ClientPaths:
         with self.pods.kernel(node) as kernel:
             state = kernel.read()
-            return client_paths(state.loopback, resolved(1, 2, 3), kernel.facts(), ())
+            return client_paths(state.loopback, self.tables, kernel.facts(), ())
 
     def make(self, node: str, paths: ClientPaths) -> Made:
         with self.pods.lan.inside(node):
@@ -73,12 +79,18 @@ class Inside:
         return Counter((name, seen) for name, seen in map(str.split, lines))
 
 
-@pytest.fixture
-def inside(tmp_path: Path) -> Iterator[Inside]:
+@contextmanager
+def nodes(folder: Path, tables: Resolved) -> Iterator[Inside]:
     with Lan() as lan:
         pods = PodLan(lan, 3)
-        pods.serve(tmp_path)
-        yield Inside(pods, tmp_path)
+        pods.serve(folder)
+        yield Inside(pods, folder, tables)
+
+
+@pytest.fixture
+def inside(tmp_path: Path) -> Iterator[Inside]:
+    with nodes(tmp_path, resolved(1, 2, 3)) as found:
+        yield found
 
 
 def test_pods_and_processes_of_every_node_reach_the_vip_wherever_it_is(inside: Inside) -> None:
@@ -96,6 +108,28 @@ def test_pods_and_processes_of_every_node_reach_the_vip_wherever_it_is(inside: I
                 assert seen == (f"10.244.{number}.1" if name == host else mine), (host, answers)
         inside.pods.release(holder, VIP)
         inside.pods.hold(other, VIP)
+
+
+def test_where_every_node_chooses_for_itself_clients_reach_the_pods_of_all_nodes_from_one_that_has_none(
+    tmp_path: Path,
+) -> None:
+    (server,) = resolved(2, 3).servers
+    tables = Resolved(servers=(replace(server, scheduler=Scheduler.RR),), routers=(), problems=())
+    with nodes(tmp_path, tables) as inside:
+        for node in inside.pods.nodes:
+            inside.make(node, inside.paths(node))
+        for holder in ("n2", "n1"):
+            if holder == "n2":
+                inside.pods.release("n1", VIP)
+                inside.pods.hold("n2", VIP)
+            else:
+                inside.pods.release("n2", VIP)
+                inside.pods.hold("n1", VIP)
+            for host in (*INSIDE, "client"):
+                answers = inside.ask(host)
+                print(f"VIP on {holder}, {host}: {dict(answers)}")
+                assert {name for name, _ in answers} == {"p2", "p3"}, (host, answers)
+                assert sum(answers.values()) == ASKED
 
 
 def test_a_second_time_nothing_is_written_and_what_somebody_took_is_put_back(inside: Inside) -> None:

@@ -1,10 +1,8 @@
 """One VirtualService with an IPv4 and an IPv6 address: the LAN's clients, takeovers, and clients inside the cluster."""
 
-import socket
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -12,8 +10,6 @@ import pytest
 from lvsagent.adapters.clients import Clients, Made
 from lvsagent.adapters.procfs import Originals, Sysctls
 from lvsagent.core.clients import ClientPaths, client_paths
-from lvsagent.core.loops import loop_guard, ours
-from lvsagent.core.plan import plan
 from lvsapi.model import Resolved
 from lvsapi.resolve import resolve
 from tests.gen import assignment, endpoint, endpoint_slice, node, service, snapshot, virtual_service
@@ -96,14 +92,8 @@ class DualLan(PodLan):
     def guard(self, name: str) -> None:
         """A process of IPv6 is seen by the next node with another source than by its own: the two may choose
         differently, and the loop guard makes the next node take one of its own pods."""
-        with self.kernel(name) as kernel, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-            for k in (1, 2, 3):
-                one.sendto(b"", (f"10.0.0.2{k}", 9))  # as heartbeats do: now they are neighbours
-            facts, there = kernel.facts(), ours(kernel.read().services.values())
-            own = {a.ip for interface in facts.interfaces for a in interface.addresses}
-            peers = frozenset(ip_address(f"10.0.0.2{k}") for k in (1, 2, 3)) - own
-            wish = loop_guard(plan(objects(), facts, frozenset()).state.services, own, peers, there.keys())
-            assert kernel.guard_loops(wish, there).errors == ()
+        self.beat_once()
+        assert self.guard_loops(name, objects()).errors == ()
 
     def make(self, name: str, folder: Path) -> Made:
         """What clients on the node need."""

@@ -12,7 +12,6 @@ from tests.net.lan import Lan
 from tests.net.pods import PodLan
 from tests.net.test_affinity_net import Held
 from tests.net.test_data_path_net import PORT, VIP, resolved
-from tests.net.test_loops_net import beat_once, guard
 
 pytestmark = pytest.mark.net
 
@@ -26,14 +25,14 @@ def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PodLan]:
     with Lan() as lan:
         found = PodLan(lan, 3)
         found.serve(tmp_path_factory.mktemp("pods"))
-        beat_once(found)
+        found.beat_once()
         yield found
 
 
 def tell(pods: PodLan, what: Resolved) -> None:
     for node in pods.nodes:
         pods.program(node, what)
-        assert guard(pods, node, what).errors == ()
+        assert pods.guard_loops(node, what).errors == ()
 
 
 def whom_the_client_asks(pods: PodLan) -> str:
@@ -98,7 +97,7 @@ def test_a_scheduler_whose_nodes_choose_differently_loses_them(pods: PodLan) -> 
     for node in pods.nodes:
         pods.lan.run(node, ["ipvsadm", "-C"])
         pods.program(node, apart[node])
-        guard(pods, node, Resolved(servers=(), routers=(), problems=()))
+        pods.guard_loops(node, Resolved(servers=(), routers=(), problems=()))
     lost, _, turns = flip(pods, 3)
     assert turns >= 1
     assert sum(lost.values()) > HELD / 10

@@ -1,7 +1,7 @@
 """What clients inside the cluster need of a node follows from its addresses and its pods."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
@@ -188,6 +188,9 @@ class FakeGlance:
 
     def inspect(self, remote: object, inside: object) -> NodeReadings:
         return NodeReadings()
+
+    def ways(self, addresses: Iterable[IPAddress]) -> Mapping[IPAddress, int | None]:
+        return {}
 
     def make(self, paths: ClientPaths) -> Made:
         self.made.append(paths)

@@ -3,6 +3,7 @@
 import asyncio
 import struct
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from ipaddress import ip_address
@@ -33,7 +34,6 @@ from lvsagent.core.plan import plan
 from lvsagent.core.state import Destination, ForwardMethod, KernelState, Service, ServiceKey
 from lvsagent.core.sysctl import REQUIRED
 from lvsagent.runtime.guard import Guard, remote_pods
-from lvsagent.runtime.view import View
 from lvsagent.runtime.worker import Worker
 from lvsapi.model import IPAddress, Protocol
 from lvsapi.resolve import resolve
@@ -166,6 +166,9 @@ class FakeGlance:
     def inspect(self, remote: object, inside: object) -> NodeReadings:
         return NodeReadings()
 
+    def ways(self, addresses: Iterable[IPAddress]) -> Mapping[IPAddress, int | None]:
+        return {}
+
     def make(self, paths: ClientPaths) -> Made:
         self.paths = paths
         return Made()
@@ -215,11 +218,10 @@ def test_what_could_not_be_put_back_is_no_repair(tmp_path: Path) -> None:
 
 
 def test_one_pod_of_each_other_node_shows_the_ways_to_them() -> None:
-    view = View(node="node1", version="test")
-    assert remote_pods(view.plan, RESOLVED) == ()
+    assert remote_pods((), RESOLVED) == ()
     own = {backend.node for server in RESOLVED.servers for backend in server.backends}
     made = plan(RESOLVED, FakeKernel(node="elsewhere").facts(), frozenset())
-    assert len(remote_pods(made, RESOLVED)) == len(own)
+    assert len(remote_pods(made.state.services.values(), RESOLVED)) == len(own)
 
 
 @pytest.mark.parametrize(

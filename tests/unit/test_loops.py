@@ -15,14 +15,13 @@ from lvsagent.core.loops import (
     DOUBT_MARKS,
     MARKS,
     LoopGuard,
-    Neighbour,
     Standing,
     loop_guard,
     marked,
     ours,
-    senders,
     steps,
 )
+from lvsagent.core.senders import Neighbour, ways_of
 from lvsagent.core.state import Destination, ForwardMethod, KernelState, Mark, Persistent, Service, ServiceKey
 from lvsagent.runtime.guard import Guard
 from lvsapi.model import IPAddress, Node, Protocol
@@ -74,9 +73,8 @@ def test_a_service_beside_the_ordinary_one_holds_the_same_with_weight_0_for_what
         table(),
         table(HERE, THERE, scheduler="rr"),
         replace(table(HERE, THERE), persistent=Persistent(timeout=60, prefix_length=32)),
-        table(HERE, THERE, mark=0x1000),
     ],
-    ids=["all here", "none here", "empty", "another scheduler", "persistent", "a range of ports"],
+    ids=["all here", "none here", "empty", "another scheduler", "persistent"],
 )
 def test_nothing_is_guarded_that_cannot_loop_or_is_chosen_otherwise(service: Service) -> None:
     assert guard(service) == LoopGuard()
@@ -137,8 +135,18 @@ def test_senders_are_the_other_nodes_but_not_where_clients_come_from_too() -> No
         Neighbour(address=ip_address("10.0.0.100"), mac=b"c"),
         Neighbour(address=gateway, mac=b"3"),
     ]
-    assert senders(found, PEERS, {gateway}) == {b"2"}
-    assert senders(found, PEERS, ()) == {b"2", b"3"}
+    assert ways_of(found, PEERS, {gateway}).senders == {b"2"}
+    assert ways_of(found, PEERS, ()).senders == {b"2", b"3"}
+
+
+def test_a_range_has_another_mark_in_place_of_its_own() -> None:
+    wish = guard(table(HERE, THERE, mark=0x1000), table(HERE, THERE, port=81))
+    assert {(mark.first, mark.instead) for mark in wish.marks} == {(80, 0x1000), (81, 0)}
+    (mark,) = [mark for mark in wish.marks if mark.instead]
+    whole = b"".join(message.body for message in ruleset(wish.marks, frozenset({b"\x02abcde"})))
+    assert b"ranges4\0" in whole
+    assert (0x1000).to_bytes(4, "little") in whole
+    assert mark.value.to_bytes(4, "little") in whole
 
 
 def test_the_rules_name_senders_and_services_of_both_families() -> None:

@@ -11,12 +11,15 @@ import struct
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
+from lvsagent.adapters import nftwire as nft
 from lvsagent.adapters.addresses import Addresses
 from lvsagent.adapters.clients import Clients, Made
 from lvsagent.adapters.ipvs import CTRL_ATTR_FAMILY_ID, CTRL_ATTR_FAMILY_NAME, CTRL_CMD_GETFAMILY, GENERIC, GENL_ID_CTRL
 from lvsagent.adapters.ipvswire import CMD_SERVICE, GET_DAEMON, GET_SERVICE, HEADS, Names, encode_key
+from lvsagent.adapters.loops import NETFILTER
+from lvsagent.adapters.loops import TABLE as GUARD
 from lvsagent.adapters.netlink import ATTRIBUTE, NESTED, TYPE_MASK, Message, Netlink, attribute, parse_attributes
-from lvsagent.adapters.nftables import Marks
+from lvsagent.adapters.nftables import WITHOUT, Marks
 from lvsagent.adapters.procfs import Originals, Sysctls
 from lvsagent.core.clients import ClientPaths
 from lvsagent.core.guard import NodeReadings
@@ -44,16 +47,19 @@ class Glance:
         self._originals = Originals(state_dir)
         self._marks = Marks()
         self._netlink = Netlink(GENERIC)
+        self._netfilter = Netlink(NETFILTER)
         try:
             self._family = _family(self._netlink)
             self._addresses = Addresses()
         except OSError:
             self._netlink.close()
+            self._netfilter.close()
             raise
 
     def close(self) -> None:
         """May be called twice."""
         self._netlink.close()
+        self._netfilter.close()
         self._addresses.close()
         self._marks.close()
         if self._clients is not None:
@@ -64,7 +70,7 @@ class Glance:
         settings are. Raises OSError."""
         daemons = self._netlink.dump(self._message(GET_DAEMON))
         settings = tuple(self._sysctls.read(REQUIRED).values())
-        others = (self._marks.rules(), frozenset(daemons), self._addresses.loopback(), settings)
+        others = (self._marks.rules(), self._guard(), frozenset(daemons), self._addresses.loopback(), settings)
         return hash((without_counters(self._services(services)), others))
 
     def _services(self, keys: Collection[ServiceKey]) -> Iterable[bytes]:
@@ -81,6 +87,15 @@ class Glance:
 
     def _message(self, command: int, body: bytes = b"") -> Message:
         return Message(self._family, 0, struct.pack("=BBH", command, 1, 0) + body)
+
+    def _guard(self) -> bytes:
+        """The table that marks what other nodes sent on, as long as its note and its use say."""
+        try:
+            return self._netfilter.request(nft.message(nft.GETTABLE, nft.text(1, GUARD)))
+        except OSError as error:
+            if error.errno in WITHOUT:
+                return b""
+            raise
 
     def inspect(self, remote: Iterable[IPAddress], inside: Collection[str] = ()) -> NodeReadings:
         """What is not ours to change. ``remote``: pods of other nodes, one of each node. ``inside``: interfaces over
@@ -107,6 +122,10 @@ class Glance:
         accepting = self._sysctls.read(f"{CONF6}/{name}/accept_ra" for name in self._heard)
         self._heard = {name for name in self._heard if accepting[f"{CONF6}/{name}/accept_ra"] == "1"}
         return frozenset(self._heard)
+
+    def ways(self, addresses: Iterable[IPAddress]) -> Mapping[IPAddress, int | None]:
+        """The interface over which each is reached, by index. Raises OSError."""
+        return {address: self._addresses.interface_to(address) for address in addresses}
 
     def make(self, paths: ClientPaths) -> Made:
         """What clients inside the cluster need. Raises OSError."""

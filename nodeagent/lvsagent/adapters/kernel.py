@@ -145,9 +145,15 @@ class Kernel:
         touched = {op.service for op in ops if isinstance(op, IpvsOp)}
         many = len(touched) > MANY_SERVICES
         after = ours(self.ipvs.read(touched).values()) if many else self.reread(touched, there)
-        written, refused = self._loops.mark(wish)
+        towards = {self.addresses.interface_to(address) for address in wish.towards}
+        ways = self._loops.ways(wish.peers, (index for index in towards if index is not None))
+        for address in wish.peers - ways.macs.keys() if wish.every else ():
+            index = self.addresses.interface_to(address)
+            if index is not None:
+                self._loops.ask(address, index)
+        written, refused = self._loops.mark(wish, ways.senders)
         errors = (*(failure.message for failure in failures), *refused)
-        return Guarded(changes=len(ops) + written, errors=errors, there=after, idle=_idle(after))
+        return Guarded(changes=len(ops) + written, errors=errors, there=after, idle=_idle(after), ways=ways)
 
     def _settings(self) -> Mapping[str, str]:
         return {key: value for key, value in self.sysctls.read((*REQUIRED, *OCCASIONAL)).items() if value is not None}

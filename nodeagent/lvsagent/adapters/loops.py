@@ -10,7 +10,7 @@ import os
 import socket
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from itertools import count
@@ -19,12 +19,14 @@ from lvsagent.adapters import nftwire as nft
 from lvsagent.adapters.clients import comment
 from lvsagent.adapters.ipvswire import NUMBERS
 from lvsagent.adapters.netlink import Message, Netlink, attribute, by_type, parse_attributes
-from lvsagent.core.loops import OUR_MARKS, LoopGuard, Neighbour, Standing, senders
+from lvsagent.core.loops import OUR_MARKS, LoopGuard, Standing
+from lvsagent.core.senders import Neighbour, Ways, ways_of
 from lvsagent.core.state import Mark, ServiceKey
 from lvsapi.model import IPAddress, Protocol
 
 ROUTE, NETFILTER = 0, 12
-RTM_GETROUTE, RTM_GETNEIGH = 26, 30
+RTM_GETROUTE, RTM_NEWNEIGH, RTM_GETNEIGH = 26, 28, 30
+NTF_USE, NLM_F_CREATE = 0x01, 0x400
 NDMSG = struct.Struct("=BBHiHBB")
 RTMSG = struct.Struct("=BBBBBBBBI")
 NDA_DST, NDA_LLADDR, RTA_GATEWAY = 1, 2, 5
@@ -34,6 +36,8 @@ TABLE, PEERS = "lvs-dr-loops", "peers"
 NOTE = "packets that other nodes sent on"
 MAPS = {4: "services4", 6: "services6"}
 DOUBTED = {4: "doubted4", 6: "doubted6"}
+EVERY = {4: "every4", 6: "every6"}
+RANGES, EVERY_RANGE = {4: "ranges4", 6: "ranges6"}, {4: "everyrange4", 6: "everyrange6"}
 INPUT, DOUBT, OUTPUT = (1, 91), (1, 92), (3, -301)
 """Hook and priority: right before IPVS (99); and first of all when it sends a packet on, where the mark is cleared."""
 ACCEPT = 1
@@ -63,6 +67,8 @@ class Guarded:
     """Services of ours, as read back where they were touched."""
     idle: frozenset[ServiceKey] = frozenset()
     """Those of them that have no connections."""
+    ways: Ways = field(default_factory=Ways)
+    """To the other nodes."""
 
 
 class Loops:
@@ -79,8 +85,8 @@ class Loops:
         self._route.close()
         self._netfilter.close()
 
-    def neighbours(self, peers: frozenset[IPAddress]) -> frozenset[bytes]:
-        """Hardware addresses of the other nodes."""
+    def ways(self, peers: frozenset[IPAddress], interfaces: Iterable[int]) -> Ways:
+        """To the other nodes. ``interfaces``: see there."""
         gateways = set()
         for family in (socket.AF_INET, socket.AF_INET6):
             query = RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
@@ -89,7 +95,13 @@ class Loops:
                     gateways.add(ip_address(attributes[RTA_GATEWAY]))
         self._known.update((one.address, one.mac) for one in self._table() if one.address in peers | gateways)
         found = [Neighbour(address=address, mac=mac) for address, mac in self._known.items()]
-        return senders(found, peers, gateways)
+        return ways_of(found, peers, gateways, interfaces)
+
+    def ask(self, address: IPAddress, index: int) -> None:
+        """Let the kernel ask a neighbour for its hardware address, as if there were something to send."""
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        body = NDMSG.pack(family, 0, 0, index, 0, NTF_USE, 0) + attribute(NDA_DST, address.packed)
+        self._route.batch([Message(RTM_NEWNEIGH, NLM_F_CREATE, body)])
 
     def _table(self) -> Iterator[Neighbour]:
         query = NDMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0, 0, 0)
@@ -99,11 +111,11 @@ class Loops:
             if state & NUD_KNOWN and len(mac) == MAC and family in (socket.AF_INET, socket.AF_INET6):
                 yield Neighbour(address=ip_address(address), mac=mac)
 
-    def mark(self, wish: LoopGuard) -> tuple[int, tuple[str, ...]]:
+    def mark(self, wish: LoopGuard, senders: frozenset[bytes]) -> tuple[int, tuple[str, ...]]:
         """Write the table where it is not as wanted. Returns how much was written, and what was refused. Raises
         NetlinkError when the kernel does not answer."""
-        macs = self.neighbours(wish.peers) if wish.marks else frozenset[bytes]()
-        body = ruleset(wish.marks, macs, wish.doubted) if wish.marks or wish.doubted else []
+        wanted = wish.marks or wish.every or wish.doubted
+        body = ruleset(wish.marks, senders, wish.doubted, wish.every) if wanted else []
         digest = zlib.crc32(b"".join(message.body for message in body))
         try:
             there = self._note()
@@ -157,12 +169,20 @@ def create(digest: int, body: list[Message]) -> list[Message]:
     return [nft.message(nft.NEWTABLE, named, flags=nft.NLM_F_CREATE), *body]
 
 
-def ruleset(marks: frozenset[Mark], macs: frozenset[bytes], doubted: frozenset[Mark] = frozenset()) -> list[Message]:
+def ruleset(
+    marks: frozenset[Mark],
+    macs: frozenset[bytes],
+    doubted: frozenset[Mark] = frozenset(),
+    every: frozenset[Mark] = frozenset(),
+) -> list[Message]:
     """nft, in words::
 
     chain input { iiftype != ether accept; ether saddr != @peers accept
+                  meta mark set ip daddr . meta l4proto . th dport map @every4 (and 6)
+                  meta mark set meta mark map @everyrange4 (and 6)
                   meta l4proto tcp tcp flags & (syn | ack) != syn accept
-                  meta mark set ip daddr . meta l4proto . th dport map @services4 (and 6) }
+                  meta mark set ip daddr . meta l4proto . th dport map @services4 (and 6)
+                  meta mark set meta mark map @ranges4 (and 6) }
     chain doubt { meta l4proto != tcp accept; tcp flags & (syn | ack) == syn accept
                   meta mark set ip daddr . meta l4proto . th dport map @doubted4 (and 6) }
     chain output { meta mark & 0xfffe0000 == 0x4c560000 meta mark set 0 }
@@ -172,7 +192,7 @@ def ruleset(marks: frozenset[Mark], macs: frozenset[bytes], doubted: frozenset[M
     clear = [nft.meta(nft.META_MARK), nft.masked(mine[1]), nft.compare(mine[0])]
     messages = [nft.chain(TABLE, "output", *OUTPUT)]
     messages.append(nft.rule(TABLE, "output", [*clear, nft.load(bytes(4)), nft.set_meta(nft.META_MARK)]))
-    if marks:
+    if marks or every:
         strangers = [
             nft.payload(nft.LINK_HEADER, MAC_SOURCE, MAC),
             ("lookup", nft.text(1, PEERS) + nft.number(2, nft.REGISTER) + nft.number(4, 1) + nft.number(5, INVERTED)),
@@ -182,9 +202,11 @@ def ruleset(marks: frozenset[Mark], macs: frozenset[bytes], doubted: frozenset[M
             *_set(PEERS, 1, TYPE_ETHERNET, MAC, {mac: b"" for mac in sorted(macs)}),
             _accept("input", nft.meta(nft.META_IIFTYPE), nft.compare(struct.pack("=H", ETHERNET), nft.NOT_EQUAL)),
             _accept("input", *strangers),
-            _accept("input", nft.meta(nft.META_L4PROTO), nft.compare(tcp), *_opening(nft.NOT_EQUAL)),
-            *_mapped("input", MAPS, 2, marks),
         ]
+        messages += _both("input", (EVERY, 6), (EVERY_RANGE, 8), every)
+        if marks:
+            messages.append(_accept("input", nft.meta(nft.META_L4PROTO), nft.compare(tcp), *_opening(nft.NOT_EQUAL)))
+            messages += _both("input", (MAPS, 2), (RANGES, 10), marks)
     if doubted:
         messages += [
             nft.chain(TABLE, "doubt", *DOUBT),
@@ -203,6 +225,30 @@ def _opening(operator: int) -> list[nft.Expression]:
     """Whether a TCP packet opens a connection."""
     flags = nft.payload(nft.TRANSPORT_HEADER, TCP_FLAGS, 1)
     return [flags, nft.masked(bytes([SYN_ACK])), nft.compare(bytes([SYN]), operator)]
+
+
+def _both(
+    chain: str, plain: tuple[Mapping[int, str], int], ranges: tuple[Mapping[int, str], int], marks: frozenset[Mark]
+) -> Iterator[Message]:
+    """Single ports by address and port, ranges by the mark that they have already: each in maps with these names, and
+    numbers from this on."""
+    single = frozenset(mark for mark in marks if not mark.instead)
+    if single:
+        yield from _mapped(chain, *plain, single)
+    if marks - single:
+        yield from _exchanged(chain, *ranges, marks - single)
+
+
+def _exchanged(chain: str, names: Mapping[int, str], place: int, marks: frozenset[Mark]) -> Iterator[Message]:
+    """One mark in place of another: a map for each family, and the rule that looks there."""
+    for (version, protocol, _), number in zip(FAMILIES, count(place), strict=False):
+        ours = {struct.pack("=I", m.instead): struct.pack("=I", m.value) for m in marks if m.address.version == version}
+        yield from _set(names[version], number, TYPE_MARK, 4, dict(sorted(ours.items())), TYPE_MARK)
+        lookup = nft.text(1, names[version]) + nft.number(2, FIRST_REGISTER)
+        lookup += nft.number(3, LAST_REGISTER) + nft.number(4, number)
+        conditions = [nft.meta(nft.META_NFPROTO), nft.compare(bytes([protocol]))]
+        conditions += [nft.meta(nft.META_MARK, FIRST_REGISTER), ("lookup", lookup)]
+        yield nft.rule(TABLE, chain, [*conditions, nft.set_meta(nft.META_MARK, LAST_REGISTER)])
 
 
 def _mapped(chain: str, names: Mapping[int, str], place: int, marks: frozenset[Mark]) -> Iterator[Message]:

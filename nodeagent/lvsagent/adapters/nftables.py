@@ -67,7 +67,7 @@ class Marks:
         try:
             answers = self._open().dump(nft.message(nft.GETRULE, nft.text(1, TABLE)))
         except OSError as error:
-            if error.errno in _WITHOUT:
+            if error.errno in WITHOUT:
                 return frozenset(), frozenset()
             raise
         marks: set[Mark] = set()
@@ -109,7 +109,7 @@ class Marks:
             if code and any(not refusal.drop for refusal in refusals):
                 code = self._replace(marks, {refusal for refusal in refusals if refusal.drop})
         except OSError as error:
-            if error.errno not in (*_WITHOUT, errno.EMSGSIZE):
+            if error.errno not in (*WITHOUT, errno.EMSGSIZE):
                 raise
             code = error.errno or errno.EIO
         resets = [op for op in ops if isinstance(op, AddRefusal) and not op.refusal.drop]
@@ -128,7 +128,7 @@ class Marks:
         return self._netlink
 
 
-_WITHOUT = (errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOENT, errno.EAFNOSUPPORT)
+WITHOUT = (errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOENT, errno.EAFNOSUPPORT)
 """What kernels without nf_tables answer."""
 
 
@@ -299,7 +299,7 @@ def _inner(data: bytes) -> bytes:
 def _failure(op: RuleOp, code: int) -> OperationFailed:
     reason, remedy = {
         errno.EPERM: (Reason.NO_PERMISSION, "the process needs the capability NET_ADMIN"),
-        **dict.fromkeys(_WITHOUT, (Reason.NO_NFTABLES, "load nf_tables on the node (modprobe nf_tables)")),
+        **dict.fromkeys(WITHOUT, (Reason.NO_NFTABLES, "load nf_tables on the node (modprobe nf_tables)")),
     }.get(code, (Reason.OTHER, "look at nft list table inet lvs-dr"))
     what = op.mark if isinstance(op, AddMark | DeleteMark) else op.refusal
     message = f"{type(op).__name__} {what}: {reason.value} ({error_name(code)}, {os.strerror(code)}): {remedy}"

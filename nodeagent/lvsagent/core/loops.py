@@ -6,11 +6,17 @@ address of another node gets a firewall mark, and the mark's service holds what 
 for everything that is not on this node. The kernel builds the table of ``mh`` from the last weight above 0, so both
 choose alike wherever the nodes agree; where they do not, a backend of this node is taken
 (docs/decisions/0009-loop-guard.md).
+
+Other schedulers choose differently on every node at all times. Their marked service holds the backends of this node
+only, and every packet of another node gets the mark: one that is in the middle of a connection and not known here would
+be sent on by chance. With that each node may hold the whole table all the time, as with ``mh``; without it it must not,
+so it is there first and goes last (docs/decisions/0011-whole-tables.md).
 """
 
 import zlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from enum import IntEnum
 
 from lvsagent.core.diff import Op, Owned, diff
 from lvsagent.core.state import Destination, ForwardMethod, KernelState, Mark, Service, ServiceFlag, ServiceKey
@@ -23,7 +29,9 @@ OUR_MARKS = range(MARKS[0], DOUBT_MARKS[-1] + 1)
 """Services with such a firewall mark are ours, as is whatever has our protocol number among routes. Cleared again
 before anybody else looks."""
 SCHEDULER = "mh"
-"""Others are not told what another node would have chosen: nodes that wait hold their own pods only."""
+"""With others it is not known here what another node has chosen."""
+HASHES = frozenset({"mh", "sh"})
+"""SCHED1 is their flag for taking another backend where the one that is hashed to gets no connections."""
 
 Standing = Mapping[ServiceKey, Service]
 
@@ -34,19 +42,15 @@ class LoopGuard:
 
     services: Standing = field(default_factory=dict)
     marks: frozenset[Mark] = frozenset()
-    """Of the services above of which other nodes have backends, too."""
+    """Of the services above of which other nodes have backends, too: for what opens a connection."""
+    every: frozenset[Mark] = frozenset()
+    """Likewise, for every packet."""
     doubted: frozenset[Mark] = frozenset()
     """Of those for packets in the middle of a connection, whoever sent them (``core.doubt``)."""
     peers: frozenset[IPAddress] = frozenset()
     """Addresses of the other nodes, by which their hardware addresses are found."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Neighbour:
-    """An entry of the kernel's neighbour table."""
-
-    address: IPAddress
-    mac: bytes
+    towards: frozenset[IPAddress] = frozenset()
+    """Backends of other nodes, one of each: packets go to them, and come from their nodes, over which interface?"""
 
 
 def loop_guard(
@@ -54,34 +58,116 @@ def loop_guard(
     own: Collection[IPAddress],
     peers: frozenset[IPAddress],
     standing: Collection[ServiceKey],
+    apart: Collection[ServiceKey] = (),
 ) -> LoopGuard:
     """What follows from the wanted ``tables``. ``own``: addresses of this node. ``standing``: services of ours that
-    are there: they stay while they have a backend here, whose connections would end with them."""
+    are there: they stay while they have a backend here, whose connections would end with them. ``apart``: those of the
+    tables for which every node chooses for itself."""
     services: dict[ServiceKey, Service] = {}
-    marks = set()
+    marks: dict[bool, set[Mark]] = {False: set(), True: set()}
     taken: set[tuple[int, int]] = set()
     for key, table in sorted(tables.items(), key=lambda item: str(item[0])):
-        if key.mark or not any(_here(d, own) for d in table.destinations):
+        if not any(_here(d, own) for d in table.destinations):
             continue
         guarding = marked(key, taken)
-        useful = table.scheduler == SCHEDULER and table.persistent is None and bool(peers)
+        anew = key in apart
+        useful = (anew or table.scheduler == SCHEDULER) and table.persistent is None and bool(peers)
         useful = useful and not all(_here(d, own) for d in table.destinations)
         if guarding in standing or useful:
             taken.add((key.address.version, guarding.mark))
             # Whoever sends a new connection believes in a backend here. If all of them drain, one of them it is.
             draining = not any(d.weight for d in table.destinations if _here(d, own))
             here = tuple(
-                replace(d, weight=(1 if draining else d.weight) if _here(d, own) else 0) for d in table.destinations
+                replace(d, weight=(1 if draining else d.weight) if _here(d, own) else 0)
+                for d in table.destinations
+                if table.scheduler == SCHEDULER or _here(d, own)
             )
             # What is chosen elsewhere falls back on what is here, whatever the ordinary service does with weight 0.
-            flags = table.flags | ServiceFlag.SCHED1
+            flags = table.flags | ServiceFlag.SCHED1 if table.scheduler in HASHES else table.flags
             services[guarding] = replace(table, key=guarding, flags=flags, destinations=here)
             if useful:
-                mark = Mark(
-                    address=key.address, protocol=key.protocol, first=key.port, last=key.port, value=guarding.mark
-                )
-                marks.add(mark)
-    return LoopGuard(services=services, marks=frozenset(marks), peers=peers if services else frozenset())
+                marks[anew].add(_mark(key, guarding))
+    wish = LoopGuard(services=services, marks=frozenset(marks[False]), every=frozenset(marks[True]))
+    return replace(wish, peers=peers) if services else wish
+
+
+def _mark(key: ServiceKey, guarding: ServiceKey) -> Mark:
+    return Mark(
+        address=key.address,
+        protocol=key.protocol,
+        first=key.port,
+        last=key.port,
+        value=guarding.mark,
+        instead=key.mark,
+    )
+
+
+def widened(apart: Standing, there: Standing, own: Collection[IPAddress]) -> dict[ServiceKey, Service]:
+    """The tables of services for which every node chooses for itself, with what the kernel ``there`` still has beside:
+    other nodes' backends, and the last ones of this node. The guard stands until that is gone."""
+    found = {}
+    for key, table in apart.items():
+        needed = {destination.key for destination in table.destinations}
+        last = not any(_here(d, own) for d in table.destinations)
+        present = there[key].destinations if key in there else ()
+        more = tuple(d for d in present if d.key not in needed and (last or not _here(d, own)))
+        found[key] = replace(table, destinations=(*table.destinations, *more)) if more else table
+    return found
+
+
+def begun(wish: LoopGuard, there: Standing, before: LoopGuard | None) -> LoopGuard:
+    """What of the wish comes before the ordinary tables: that of services for which every node chooses for itself.
+    Nothing goes yet, and all else waits until they stand. ``before``: the last wish; None: not known."""
+    values = {mark.value for mark in wish.every}
+    first = {key: service for key, service in wish.services.items() if key.mark in values}
+    every = {_place(mark): mark for mark in (before.every if before is not None else ()) if _stands(mark, there)}
+    every |= {_place(mark): mark for mark in wish.every}
+    return replace(
+        wish,
+        services={**there, **first},
+        marks=frozenset(mark for mark in wish.marks if _place(mark) not in every and _stands(mark, there)),
+        every=frozenset(every.values()),
+        doubted=frozenset(mark for mark in wish.doubted if _stands(mark, there)),
+    )
+
+
+class Senders(IntEnum):
+    """Whether packets of other nodes are told from others."""
+
+    NOT_TOLD = 0
+    """Somebody's never."""
+    SOON = 1
+    """Somebody has yet to tell its hardware address."""
+    TOLD = 2
+
+
+def guarded(
+    wish: LoopGuard, there: Standing, apart: Iterable[Service], own: Collection[IPAddress], senders: Senders
+) -> frozenset[ServiceKey]:
+    """The services ``apart`` that may hold their whole table: the marked one stands and the ``senders`` are told, or
+    nobody sends here on purpose, as there is no backend. ``there``: what the kernel has, ordinary services, too: what
+    is whole does not shrink because a node joins the others."""
+    marks = {_place(mark): mark for mark in wish.every}
+    found = set()
+    for table in apart:
+        if any(_here(d, own) for d in table.destinations) and not all(_here(d, own) for d in table.destinations):
+            mark = marks.get((table.key.address, table.key.protocol, table.key.port))
+            key = replace(table.key, mark=mark.value) if mark is not None else None
+            if senders is Senders.NOT_TOLD or key is None or there.get(key) != wish.services[key]:
+                continue
+            present = there[table.key].destinations if table.key in there else ()
+            if senders is Senders.SOON and all(_here(d, own) for d in present):
+                continue
+        found.add(table.key)
+    return frozenset(found)
+
+
+def _place(mark: Mark) -> tuple[object, ...]:
+    return (mark.address, mark.protocol, mark.first)
+
+
+def _stands(mark: Mark, there: Standing) -> bool:
+    return ServiceKey(mark.address, mark.protocol, mark.first, mark.value) in there
 
 
 def _here(destination: Destination, own: Collection[IPAddress]) -> bool:
@@ -106,12 +192,3 @@ def steps(wish: LoopGuard, there: Standing) -> tuple[Op, ...]:
     """From what is there to the wish, in an order that cuts no connection."""
     owned = Owned(services=frozenset(wish.services) | frozenset(there))
     return diff(KernelState(services=wish.services), KernelState(services=there), owned).ops
-
-
-def senders(
-    neighbours: Iterable[Neighbour], peers: Collection[IPAddress], gateways: Collection[IPAddress]
-) -> frozenset[bytes]:
-    """Hardware addresses of the other nodes. Not those of a gateway: clients come from there, too."""
-    found = list(neighbours)
-    passed_on = {one.mac for one in found if one.address in gateways}
-    return frozenset(one.mac for one in found if one.address in peers) - passed_on

@@ -1,14 +1,15 @@
 """What this node's kernel shall hold, and which virtual routers it takes part in. Pure.
 
 Every node that runs an agent holds every table and every VIP on ``lo``; only directors get routers. Where all nodes
-choose alike (``mh``, without persistence and limits) all hold all destinations; else only the Active does, the others
-hold their local ones, because a packet that was sent here by direct routing must not be sent on
-(docs/decisions/0001).
+choose alike (``mh``, without persistence and limits) all hold all destinations. Where each chooses for itself a packet
+that was sent here by direct routing must not be sent on: a node holds all destinations where such packets are
+recognised (``NodePlan.whole``, ``core.loops``), or while it is Active, and else its local ones
+(docs/decisions/0001, 0011).
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from lvsagent.core.routers import router_of
@@ -56,6 +57,9 @@ class NodePlan:
     routers: tuple[RouterConfig, ...]
     """Routers for which this node is a director. ``ready`` is the caller's to set, after reading back."""
     problems: tuple[Problem, ...]
+    whole: Mapping[ServiceKey, Service] = field(default_factory=dict)
+    """Tables of services whose nodes choose differently, with all destinations: what to hold in place of those in
+    ``state`` where a packet is given to a backend of this node that another node has sent on (``filled``)."""
 
 
 def plan(
@@ -73,6 +77,7 @@ def plan(
     taken = {address for address in holders if address in own}
     active_addresses = {a for router in resolved.routers if router.name in active for a in router.addresses}
     services = {}
+    whole = {}
     marks = set()
     refusals: set[Refusal] = set()
     waiting: dict[ObjectKey, str] = {}
@@ -92,7 +97,10 @@ def plan(
         if server.end_port is not None:
             marks.add(_mark(server, value, server.end_port))
         refusals.update(_refusals(server))
-        services[key] = _service(key, server, facts.node, own, server.address in active_addresses, tables.get(key))
+        active_here = server.address in active_addresses
+        services[key], more = _tables(key, server, facts.node, own, active_here, tables.get(key))
+        if more is not None:
+            whole[key] = more
     problems = [problem for address in sorted(taken, key=_order) for problem in _in_use(address, holders, facts)]
     problems += (
         Problem(key=key, condition=CONDITION, reason=Reason.NOT_RESOLVED, message=f"Nothing is programmed: {missing}")
@@ -127,7 +135,13 @@ def plan(
         refusals=frozenset(refusals),
         daemons=frozenset(daemons.values()),
     )
-    return NodePlan(state=state, routers=tuple(routers), problems=tuple(problems))
+    return NodePlan(state=state, routers=tuple(routers), problems=tuple(problems), whole=whole)
+
+
+def filled(wanted: NodePlan, guarded: Iterable[ServiceKey]) -> NodePlan:
+    """The plan with whole tables where what other nodes send on is given to backends of this node."""
+    more = {key: wanted.whole[key] for key in guarded if key in wanted.whole}
+    return replace(wanted, state=replace(wanted.state, services={**wanted.state.services, **more})) if more else wanted
 
 
 def _settings(services: Iterable[Service], synchronised: bool) -> Mapping[str, str]:
@@ -213,14 +227,12 @@ def _refusals(server: VirtualServer) -> Iterable[Refusal]:
 # -- tables ----------------------------------------------------------------------------------------------------------
 
 
-def _service(
+def _tables(
     key: ServiceKey, server: VirtualServer, node: str, own: set[IPAddress], active: bool, there: Service | None
-) -> Service:
+) -> tuple[Service, Service | None]:
+    """What to hold, and what to hold in its place where packets of other nodes are recognised; None: nothing else."""
     known = {destination.key for destination in there.destinations} if there is not None else set()
-    # Other tables choose anew on every node, so that a node to which others send must only know its own pods. To a
-    # director that is none of the real servers outside the cluster nobody sends: its table may wait complete.
-    outside = not server.local and not any(b.node is not None or is_local(b, node, own) for b in server.backends)
-    everywhere = server.alike or outside
+    backends = [b for b in server.backends if not b.kept or (b.address, b.port) in known]
     flags = sum(int(FLAGS[flag]) for flag in flags_of(server.scheduler, server.scheduler_flags))
     if server.one_packet:
         flags |= ServiceFlag.ONE_PACKET
@@ -230,22 +242,48 @@ def _service(
         kept = server.persistence
         length = kept.ipv4_prefix_length if key.address.version == 4 else kept.ipv6_prefix_length
         persistent = Persistent(timeout=kept.timeout_seconds, prefix_length=length)
-    return Service(
+    whole = Service(
         key=key,
         scheduler=str(server.scheduler),
         flags=flags,
-        destinations=tuple(
-            _destination(server, backend, node, own)
-            for backend in server.backends
-            if everywhere or (active and not server.local) or is_local(backend, node, own)
-            if not backend.kept or (backend.address, backend.port) in known
-        ),
+        destinations=tuple(_destination(server, backend, node, own) for backend in backends),
         persistent=persistent,
     )
+    # To a director that is none of the real servers outside the cluster nobody sends: its table may wait complete.
+    outside = not any(b.node is not None or is_local(b, node, own) for b in server.backends)
+    if server.alike or (not server.local and (outside or not _comes_back(server, node, own))):
+        return whole, None
+    here = tuple(_destination(server, backend, node, own) for backend in backends if is_local(backend, node, own))
+    held = whole if active and not server.local else replace(whole, destinations=here)
+    return held, whole if _divisible(server, node, own) else None
+
+
+def _comes_back(server: VirtualServer, node: str, own: set[IPAddress]) -> bool:
+    """Whether a node to which a packet is sent looks it up in a table of its own. It does not where the packet has
+    another destination by then, or is taken apart by the backend itself."""
+    return any(_way(server, b, node, own) is ForwardMethod.DIRECT_ROUTE or _tunnelled(server, b, node, own)
+               for b in server.backends if not is_local(b, node, own))  # fmt: skip
+
+
+def _divisible(server: VirtualServer, node: str, own: set[IPAddress]) -> bool:
+    """Whether what other nodes send on can have a service of its own (``core.loops``). What a service remembers
+    (persistence) or counts (limits) would be remembered and counted twice; what comes out of a tunnel has no sender."""
+    remembers = server.persistence is not None or any(backend.limits.upper for backend in server.backends)
+    tunnelled = any(_tunnelled(server, backend, node, own) for backend in server.backends)
+    return not (server.local or remembers or tunnelled)
+
+
+def _tunnelled(server: VirtualServer, backend: Backend, node: str, own: set[IPAddress]) -> bool:
+    """To a host, whose own table then sees the packet."""
+    return _way(server, backend, node, own) is ForwardMethod.TUNNEL and backend.host_network
+
+
+def _way(server: VirtualServer, backend: Backend, node: str, own: set[IPAddress]) -> ForwardMethod:
+    return method_of(backend.forwarding or server.forwarding, backend, node, own)
 
 
 def _destination(server: VirtualServer, backend: Backend, node: str, own: set[IPAddress]) -> Destination:
-    method = method_of(backend.forwarding or server.forwarding, backend, node, own)
+    method = _way(server, backend, node, own)
     return Destination(
         address=backend.address,
         port=backend.port,

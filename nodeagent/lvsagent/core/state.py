@@ -71,6 +71,8 @@ class Mark:
     first: int
     last: int
     value: int
+    instead: int = 0
+    """The mark that such packets have already; 0: none."""
 
     def __str__(self) -> str:
         ports = f"{self.protocol} {self.first}-{self.last}" if self.protocol else "every port"

@@ -47,6 +47,7 @@ from lvsagent.runtime.logs import Format, Throttle
 from lvsagent.runtime.loop import Loop
 from lvsagent.runtime.node import prepare_node, restore_node
 from lvsagent.runtime.ports import Nothing
+from lvsagent.runtime.strays import Strays
 from lvsagent.runtime.view import View
 from lvsagent.runtime.worker import Worker
 from lvsapi.model import ObjectKey, Resolved, Snapshot
@@ -165,7 +166,8 @@ class App:
             )
             self.loop.programmed = part.noticed
             work.append(part.run())
-        work += [self.guard.watch(self.loop.stirred, self.loop.wake), self.checks.run()]
+        strays = Strays(view=self.view, call=self.worker.call, ways=self.worker.ways, facts=lambda: self.loop.facts)
+        work += [self.guard.watch(self.loop.stirred, self.loop.wake), self.checks.run(), strays.run()]
         tasks = [asyncio.create_task(item) for item in work]
         stopped = asyncio.create_task(stop.wait())
         _log.info("ready", extra={"node": self.settings.node, "version": self.view.version})

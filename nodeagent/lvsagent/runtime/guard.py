@@ -17,9 +17,10 @@ from lvsagent.core.clients import ClientPaths, client_paths, needs_forwarding6
 from lvsagent.core.diff import Owned
 from lvsagent.core.doubt import NO_DOUBT, Doubt, benefit
 from lvsagent.core.guard import Culprit, Fights, NodeReadings, Thing
-from lvsagent.core.loops import LoopGuard, Standing, loop_guard, ours, steps
+from lvsagent.core.loops import LoopGuard, Senders, Standing, begun, guarded, loop_guard, ours, steps, widened
 from lvsagent.core.plan import NodePlan
-from lvsagent.core.state import ForwardMethod, KernelState, NodeFacts, ServiceKey
+from lvsagent.core.senders import PATIENCE, Ways, unknown, unrecognised
+from lvsagent.core.state import ForwardMethod, KernelState, NodeFacts, Service, ServiceKey
 from lvsagent.core.traffic import Readings
 from lvsagent.core.tunnels import narrow
 from lvsagent.ipc import Configure, RouterConfig
@@ -79,8 +80,23 @@ class Guard:
     """What they follow from."""
     _loops: LoopGuard | None = None
     """As wanted last; None: nothing by this process, what stands stays."""
+    _wished: tuple[tuple[object, ...], LoopGuard] | None = None
+    """What follows from what."""
     _loops_of: tuple[object, ...] = ()
     """What it follows from, and what then stood."""
+    _unsure: bool = True
+    """Somebody may have taken something, or another node may have come."""
+    _ways: Ways = field(default_factory=Ways)
+    _refused: bool = False
+    """The kernel has no marks for packets of other nodes."""
+    _unknown: dict[str, float] = field(default_factory=dict)
+    """Nodes whose hardware address is not known, and since when (monotonic)."""
+    _waited: bool = False
+    """For one of them, at the last look."""
+    _strangers: Mapping[str, str] = field(default_factory=dict)
+    """Nodes whose packets are not told from others, and why."""
+    _liveness: object = None
+    """As in the last pass."""
     _standing: Standing = field(default_factory=dict)
     """Services of the loop guard, as last read."""
     _idle: frozenset[ServiceKey] = frozenset()
@@ -95,10 +111,13 @@ class Guard:
         """For ever. ``stirred``: something is not as it was left. ``news``: there is something to report."""
         inspect = 0.0
         while True:
-            await asyncio.sleep(WARY_SECONDS if self._fights.count(time.monotonic()) else LOOK_SECONDS)
+            now = time.monotonic()
+            await asyncio.sleep(WARY_SECONDS if self._fights.count(now) or self.waiting(now) else LOOK_SECONDS)
             try:
                 if await self.worker.moved():
                     stirred()
+                if self._unknown and await self._told():
+                    news()
                 if time.monotonic() >= inspect:
                     inspect = time.monotonic() + INSPECT_SECONDS
                     await self._inspect()
@@ -114,7 +133,8 @@ class Guard:
 
     async def _inspect(self) -> None:
         inside = self._paths.interfaces if self._paths is not None and self._paths.pods else frozenset[str]()
-        self._readings = await self.worker.inspect(remote_pods(self.view.plan, self.view.resolved), inside)
+        tables = self.view.plan.state.services.values() if self.view.plan is not None else ()
+        self._readings = await self.worker.inspect(remote_pods(tables, self.view.resolved), inside)
         if self._paths is not None:
             self.view.repairs[Thing.CLIENT_PATH] += await self._make(self._paths)
         if self._loops is not None:
@@ -129,7 +149,7 @@ class Guard:
 
     def noticed(self, before: KernelState | None, now_there: KernelState, owned: Owned) -> None:
         """The kernel was read anew. ``before``: as we left it; None when we do not know."""
-        left, self._standing = self._standing, ours(now_there.services.values())
+        left, self._standing, self._unsure = self._standing, ours(now_there.services.values()), True
         self.view.repairs.update([Thing.LOOP_GUARD for key in left if self._standing.get(key) != left[key]])
         changed = decide.disturbed(before, now_there, owned) if before is not None else Counter[Thing]()
         if before is not None and changed:
@@ -192,30 +212,84 @@ class Guard:
             if 0 < len(doubt.whole) <= AT_ONCE:
                 await self._end_loops(facts)
 
+    async def guarded(
+        self, wanted: NodePlan, there: KernelState, facts: NodeFacts, now: float
+    ) -> frozenset[ServiceKey]:
+        """Of ``wanted.whole`` the services that may be so now: what other nodes send here is given to backends of this
+        node. What is needed for that and is not there is written first."""
+        if not wanted.whole:
+            self._unknown, self._strangers = {}, {}
+            return frozenset()
+        wish = self._wish(wanted, there, facts)
+        first = begun(wish, self._standing, self._loops)
+        liveness = self.view.claims.liveness  # who was off may be back
+        if self._unsure or first != self._loops or liveness != self._liveness or steps(first, self._standing):
+            self._liveness, self._loops = liveness, first
+            with contextlib.suppress(OSError):
+                await self._guard_loops(first)
+                self._unsure = False
+        before, self._strangers = self._strangers, unrecognised(self._nodes(wanted), self._ways, facts)
+        self._unknown = {name: self._unknown.get(name, now) for name in unknown(self._nodes(wanted), self._ways)}
+        for name in self._strangers.keys() - before.keys():
+            extra = {"peer": name, "error": self._strangers[name]}
+            _log.warning("what other nodes send on is not recognised: only the Active node holds all", extra=extra)
+        senders = Senders.SOON if self.waiting(now) else Senders.TOLD
+        if self._refused or self._strangers:
+            senders = Senders.NOT_TOLD
+        kernel = {**there.services, **self._standing}
+        return guarded(wish, kernel, wanted.whole.values(), own_of(facts), senders)
+
+    def waiting(self, now: float) -> bool:
+        """Whether a node has yet to tell its hardware address; one that is off never does."""
+        return any(now < since + PATIENCE for since in self._unknown.values())
+
+    async def _told(self) -> bool:
+        """Whether a node has told its hardware address, or will not any more. They are asked again."""
+        waited, self._waited = self._waited, self.waiting(time.monotonic())
+        if self._loops is not None:
+            await self._guard_loops(self._loops)
+        told = len(unknown(self._nodes(self.view.plan), self._ways)) < len(self._unknown)
+        return told or waited > self._waited
+
+    def _nodes(self, wanted: NodePlan | None) -> Mapping[str, Collection[IPAddress]]:
+        """The other nodes' addresses. As the election was told: what can wait is not to keep it waiting."""
+        known = self.view.peers if wanted is not None and wanted.whole else self.view.claims.about.nodes
+        return {node.name: [ip_address(a) for a in node.addresses] for node in known if node.name != self.view.node}
+
+    def _wish(self, wanted: NodePlan, there: KernelState, facts: NodeFacts) -> LoopGuard:
+        """Services and marks for packets that other nodes sent on, and for connections in doubt."""
+        own = own_of(facts)
+        peers = frozenset(address for addresses in self._nodes(wanted).values() for address in addresses) - own
+        tables = {**wanted.state.services, **widened(wanted.whole, there.services, own)}
+        reasons = (tables, own, peers, self._doubt, self._idle, self._standing)
+        if self._wished is None or self._wished[0] != reasons:
+            wish = loop_guard(tables, own, peers, self._standing.keys(), wanted.whole.keys())
+            services, marks = benefit(self._doubt, tables, self._standing, self._idle)
+            towards = frozenset(remote_pods(tables.values(), self.view.resolved)) if wish.every else frozenset()
+            wish = replace(wish, services={**wish.services, **services}, doubted=marks, towards=towards)
+            self._wished = (reasons, wish)
+        return self._wished[1]
+
     async def _end_loops(self, facts: NodeFacts) -> None:
         """Services and marks for packets that other nodes sent on."""
         if self.view.plan is None:
             return
-        own = {address.ip for interface in facts.interfaces for address in interface.addresses}
-        nodes = self.view.claims.about.nodes
-        peers = frozenset(ip_address(a) for node in nodes if node.name != self.view.node for a in node.addresses) - own
-        tables, idle = self.view.plan.state.services, self._idle
-        reasons = (tables, own, peers, self._doubt, idle)
-        if (*reasons, self._standing) == self._loops_of:
+        if self.view.plan.whole and self.view.claims.wish is None:
+            return  # the tables of the others come first, and the election is told
+        wish = self._wish(self.view.plan, self.view.actual or KernelState(), facts)
+        if (wish, self._standing) == self._loops_of:
             return
-        wish = loop_guard(tables, own, peers, self._standing.keys())
-        services, marks = benefit(self._doubt, tables, self._standing, idle)
-        wish = replace(wish, services={**wish.services, **services}, doubted=marks)
         if wish != self._loops or steps(wish, self._standing):
             self._loops = wish
             with contextlib.suppress(OSError):
                 await self._guard_loops(wish)
-        self._loops_of = (*reasons, self._standing)
+        self._loops_of = (wish, self._standing)
 
     async def _guard_loops(self, wish: LoopGuard) -> None:
         async with self._guarding:
             done = await self.worker.guard_loops(wish, self._standing)
             self._standing, self._idle = done.there, done.idle
+            self._ways, self._refused = done.ways, bool(done.errors)
         for error in done.errors:
             if self._throttle.allows(error, time.monotonic()):
                 _log.warning("new connections may go to and fro while tables differ", extra={"error": error})
@@ -249,13 +323,16 @@ class Guard:
         return changed
 
 
-def remote_pods(plan: NodePlan | None, resolved: Resolved) -> tuple[IPAddress, ...]:
+def own_of(facts: NodeFacts) -> frozenset[IPAddress]:
+    """All addresses of this node."""
+    return frozenset(address.ip for interface in facts.interfaces for address in interface.addresses)
+
+
+def remote_pods(tables: Iterable[Service], resolved: Resolved) -> tuple[IPAddress, ...]:
     """One address of each node to which packets are sent by direct routing."""
-    if plan is None:
-        return ()
     direct = {
         destination.address
-        for service in plan.state.services.values()
+        for service in tables
         for destination in service.destinations
         if destination.method is ForwardMethod.DIRECT_ROUTE
     }

@@ -16,7 +16,7 @@ from lvsagent.core.drains import Drains
 from lvsagent.core.failure import OperationFailed
 from lvsagent.core.liveness import Overlay, Suspects, changes, peers
 from lvsagent.core.neighbors import Neighbors
-from lvsagent.core.plan import CONDITION, plan
+from lvsagent.core.plan import CONDITION, filled, plan
 from lvsagent.core.state import KernelState, NodeFacts, ServiceKey
 from lvsagent.runtime.guard import Guard
 from lvsagent.runtime.health import Keeper
@@ -84,7 +84,8 @@ class Loop:
     _doubts: Doubts = field(default_factory=Doubts)
     _drains: Drains = field(default_factory=Drains)
     _neighbors: Neighbors = field(default_factory=Neighbors)
-    _peers: tuple[ipc.PeerNode, ...] = ()
+    _waiting: frozenset[IPAddress] = frozenset()
+    """Addresses whose tables may be whole in a moment."""
     _places: frozenset[ServiceKey] = frozenset()
     """Where services of ours stand, but for those with firewall marks, which are known by these."""
     _adopted: bool | None = None
@@ -210,12 +211,17 @@ class Loop:
         standing = self.owned.services | (self.have.services.keys() if self.adopt else frozenset())
         if self._adopted is None:
             self._adopted = bool(self.owned.services & self.have.services.keys())
-        suspects = Suspects.of(self.view.claims.liveness, self._peers, self.view.node)
+        suspects = Suspects.of(self.view.claims.liveness, self.view.peers, self.view.node)
         resolved = self._drains.over(self.view.resolved, now, self.have.services)
         if self.health is not None:
             resolved = self.health.over(resolved, self.facts, self.have.services, now, prune=synced)
         laid = self._overlay.over(resolved, suspects)
         wanted = plan(laid, self.facts, self.view.claims.active, standing, self.have.services)
+        if self.guard is not None:
+            whole = await self.guard.guarded(wanted, self.have, self.facts, now)
+            waits = self.guard.waiting(now)
+            self._waiting = frozenset(key.address for key in wanted.whole if waits and key not in whole)
+            wanted = filled(wanted, whole)
         self.view.plan = wanted
         if self.guard is not None:
             doubt = self._doubts.of(wanted.state.services, resolved, suspects, now, bool(wanted.routers))
@@ -232,7 +238,7 @@ class Loop:
         await self._record(wanted.state, difference)
         # After a reboot the last good state may name pods that are gone: what serves comes from the source.
         self._known = self._known or synced or self._adopted
-        routers = self._neighbors.of(wanted.routers, self.view.resolved, self.facts, self._peers)
+        routers = self._neighbors.of(wanted.routers, self.view.resolved, self.facts, self.view.peers)
         self._tell(routers, wanted.state, difference, now)
         self._conclude(wanted.problems, difference, failures)
         self.programmed()
@@ -288,7 +294,7 @@ class Loop:
         found = (*problems, *resolved.problems)
         name_problems(_log, set(found) - set(self.view.resolved.problems))
         self.view.resolved = Resolved(servers=resolved.servers, routers=resolved.routers, problems=found)
-        self._peers = peers(snapshot, resolved)
+        self.view.peers = peers(snapshot, resolved)
         self._places = decide.places(resolved)
 
     @property
@@ -347,18 +353,18 @@ class Loop:
             return
         claims = self.view.claims
         incomplete = decide.unfinished(difference.ops, difference.conflicts, want)
-        complete = frozenset(want.loopback & self.have.loopback) - incomplete
+        complete = frozenset(want.loopback & self.have.loopback) - incomplete - self._waiting
         if self.health is not None:
             complete -= self.health.watch.unanswered(self.view.resolved, now)
         before = decide.addresses_of(claims.wish) if claims.wish is not None else claims.held()
         self._serving = self._serving or (self._known and bool(complete or not want.services))
-        about = decide.About(node=self.view.node, serving=self._serving, nodes=self._peers, healthy=self._healthy)
+        about = decide.About(node=self.view.node, serving=self._serving, nodes=self.view.peers, healthy=self._healthy)
         previous = claims.wish or ()
         behind = eligible.behind(routers, incomplete, claims.active, previous)
         routers = eligible.last_choice(routers, behind)
         self._stood = frozenset((self._stood | self.have.services.keys()) & want.services.keys())
         offered = decide.offered(routers, complete, decide.standing(want, self.have, self._stood), before)
-        others = {peer.name for peer in self._peers} - {self.view.node}
+        others = {peer.name for peer in self.view.peers} - {self.view.node}
         fit = bool(decide.addresses_of(offered))
         aside = fit and decide.returning(self.view.hold, claims, self.view.resolved, others, now)
         if aside:

@@ -13,6 +13,7 @@ from lvsagent.core.hold import Hold
 from lvsagent.core.plan import NodePlan
 from lvsagent.core.state import KernelState
 from lvsagent.core.traffic import Traffic
+from lvsagent.ipc import PeerNode
 from lvsagent.runtime.checks import ChecksState
 from lvsapi.model import Problem, Resolved
 
@@ -55,6 +56,8 @@ class View:
     effective: Resolved | None = None
     """With the weights that follow from the backends' health; None: not weighed yet."""
     watch: Watch = field(default_factory=Watch)
+    peers: tuple[PeerNode, ...] = ()
+    """Every node of which an address is known, this one too."""
     plan: NodePlan | None = None
     problems: tuple[Problem, ...] = ()
     kernel_supported: bool = True

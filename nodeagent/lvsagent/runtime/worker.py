@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
@@ -45,6 +45,7 @@ class GlancePort(Protocol):
 
     def look(self, services: Collection[ServiceKey]) -> int: ...
     def inspect(self, remote: Sequence[IPAddress], inside: Collection[str]) -> NodeReadings: ...
+    def ways(self, addresses: Iterable[IPAddress]) -> Mapping[IPAddress, int | None]: ...
     def make(self, paths: ClientPaths) -> Made: ...
     def close(self) -> None: ...
 
@@ -133,6 +134,11 @@ class Worker:
     async def inspect(self, remote: Sequence[IPAddress], inside: Collection[str]) -> NodeReadings:
         """Settings of the node that are not ours. Raises OSError."""
         return await self.call(lambda: self._with_glance(lambda g: g.inspect(remote, inside)) or NodeReadings())
+
+    async def ways(self, addresses: Iterable[IPAddress]) -> Mapping[IPAddress, int | None]:
+        """The interface over which each is reached, by index. Raises OSError."""
+        wanted = tuple(addresses)
+        return await self.call(lambda: self._with_glance(lambda glance: glance.ways(wanted)) or {})
 
     async def make(self, paths: ClientPaths) -> Made:
         """What clients inside the cluster need. Raises OSError."""
