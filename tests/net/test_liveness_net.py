@@ -129,6 +129,8 @@ def test_connections_of_a_dead_node_end_when_it_has_had_the_benefit_of_the_doubt
     at = beating.crash("n1")
     beating.until("n2 has taken over", lambda: beating.holds("n2"), 5.0)
     beating.until("the table without the suspicion stands beside", lambda: len(doubted(beating, "n2")) == 1, 2.0)
+    # What comes between the two would be the ordinary table's, with the weight that it had, and stay there.
+    beating.await_tables(["n2"], {"n1": 0, "n2": 1, "n3": 1})
     dead = [one for one in beating.held if one.pod == "p1"]
     for one in dead:
         one.speak()  # told again and again by TCP, after 0.2, 0.4, 0.8, 1.6, 3.2 s, …
