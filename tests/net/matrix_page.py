@@ -81,13 +81,15 @@ With `connectionSync`, some seconds after they were opened and with such an answ
 PODS: Final = """\
 ## What a takeover keeps, with pods
 
-`tests/net/test_matrix_pods_net.py`: three nodes with a pod each, connections held by all cases at a time. How many of
-those to living pods live on, over a planned hand-over and over a crash of the Active node:
+`tests/net/test_matrix_pods_net.py`: three nodes with a pod each, connections held by all cases at a time. The address
+moves, the tables stand. How many of those to living pods live on, over a planned hand-over and over a crash of the
+Active node:
 
 """
 PODS_NOTE: Final = """
-The connections of the new Active node's own pods are never among the lost. Pods have weight 1: `ovf` gives each two
-connections and refuses the rest.
+The connections of the new Active node's own pods are never among the lost. `sh`, `dh` and `fo` keep the others, too,
+while the backends are the same; `mh` also when they change (`docs/decisions/0008`). Pods have weight 1:
+`ovf` gives each two connections and refuses the rest.
 
 """
 VERDICTS: Final = """\

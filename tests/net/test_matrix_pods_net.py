@@ -17,7 +17,7 @@ from tests.net import matrix_results, matrix_server
 from tests.net.lan import Lan
 from tests.net.matrix import BY_PACKET, FIRST_PORT, PROTOCOL_NUMBERS, WITH_PODS, Case
 from tests.net.matrix_takeover import FIRST_CLIENT_PORT, Held, Services
-from tests.net.pods import POD_PORT, as_host, await_listening
+from tests.net.pods import POD_PORT, await_listening
 from tests.net.test_dual_stack_net import VIPS, DualLan
 
 pytestmark = pytest.mark.net
@@ -43,10 +43,11 @@ class Pods(DualLan, Services):
             lan.popen(name, [sys.executable, "-I", "-S", matrix_server.__file__, name, places], log=logs[-1])
         for log in logs:
             await_listening(log)
+        self.beat_once()
         for name in self.nodes:
             # ovf refuses many connections at a time.
             lan.run(name, ["sysctl", "-qw", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0"])
-            self.program(name, self.resolved)
+            self.program(name, self.resolved, guarded=True)
 
     def vip_of(self, case: Case) -> str:
         return VIPS[case.family]
@@ -71,17 +72,15 @@ class Pods(DualLan, Services):
         assert found.problems == ()
         return found
 
-    def serve(self, name: str) -> None:  # type: ignore[override]
-        """The node is Active from now on; who was before has let go, or is dead."""
-        self.program(name, self.resolved, self.active)
+    def move(self, old: str | None, new: str) -> None:
+        """The address moves, the tables stand; then the agents hear of it. Without ``old`` it only comes."""
         for vip in VIPS.values():
-            self.hold(name, vip)
-
-    def retire(self, name: str) -> None:
-        for vip in VIPS.values():
-            if as_host(vip) in self.lan.addresses(name):
-                self.release(name, vip)
-        self.program(name, self.resolved)
+            self.hold(new, vip)
+            if old is not None:
+                self.release(old, vip)
+        self.program(new, self.resolved, self.active, guarded=True)
+        if old is not None:
+            self.program(old, self.resolved, guarded=True)
 
 
 @pytest.fixture(scope="module")
@@ -92,15 +91,14 @@ def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pods]:
 
 @pytest.fixture(scope="module")
 def over(pods: Pods) -> Steps:
-    """n1, then n2 is Active; the new Active node is n2, then n3."""
-    pods.serve("n1")
+    """The Active node is n1, then n2, which dies, then n3."""
+    pods.move(None, "n1")
     with Held(pods) as held:
-        pods.serve("n2")
-        pods.retire("n1")
+        pods.move("n1", "n2")
         planned = Counter(held.names.values()), held.lost()
     with Held(pods) as held:
         pods.lan.unplug("n2")
-        pods.serve("n3")
+        pods.move(None, "n3")
         living = Counter({name: number for name, number in Counter(held.names.values()).items() if name[1] != "p2"})
         crash = living, held.lost() & living
     found = {"planned": planned, "crash": crash}
