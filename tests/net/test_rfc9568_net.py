@@ -220,7 +220,8 @@ def test_a_backup_that_answers_arp_is_noticed_by_the_active(scene: Scene) -> Non
 @pytest.mark.clause("C20", "C31", "breach")
 def test_a_backup_that_answers_neighbour_solicitations_is_noticed_by_the_active(scene: Scene) -> None:
     with address(scene, "dr2", f"{VIP6}/128"):
-        assert scene.who_answers_ns().keys() == {scene.macs["dr1"], scene.macs["dr2"]}
+        # A worker of the kernel joins the solicited-node group a moment later (net/ipv6/addrconf.c).
+        scene.await_state(lambda: scene.who_answers_ns().keys() == {scene.macs["dr1"], scene.macs["dr2"]})
         scene.await_state(lambda: f"claims the address address={VIP6}" in scene.dr1.log, timeout=8)
     assert scene.who_answers_ns().keys() == {scene.macs["dr1"]}
 
