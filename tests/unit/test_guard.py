@@ -2,6 +2,7 @@
 
 import asyncio
 import struct
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ from lvsagent.core.plan import plan
 from lvsagent.core.state import Destination, ForwardMethod, KernelState, Service, ServiceKey
 from lvsagent.core.sysctl import REQUIRED
 from lvsagent.runtime.guard import Guard, remote_pods
+from lvsagent.runtime.view import View
 from lvsagent.runtime.worker import Worker
 from lvsapi.model import IPAddress, Protocol
 from lvsapi.resolve import resolve
@@ -295,3 +297,36 @@ def test_a_vrrp_daemon_that_is_not_ours_is_named_also_where_no_process_can_be_se
     found = culprit(("eth0",), 1, tmp_path, sockets=ours, network=tmp_path)
     assert (found is not None) is named
     assert found is None or "virtual_server" in found.remedy
+
+
+def test_who_is_not_known_is_asked_again_while_tables_are_contested_and_then_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = iter([None, None, Culprit(name="somebody", remedy="stop it")])
+
+    class Knows:
+        async def moved(self) -> bool:
+            return False
+
+        async def inspect(self, *_: object) -> NodeReadings:
+            return NodeReadings()
+
+        async def culprit(self, *_: object) -> Culprit | None:
+            return next(answers)
+
+    async def story() -> None:
+        monkeypatch.setattr("lvsagent.runtime.guard.WARY_SECONDS", 0.001)
+        monkeypatch.setattr("lvsagent.runtime.guard.UNKNOWN_SECONDS", 0.001)
+        guard = Guard(worker=Knows(), view=View(node="n1", version="test"))  # type: ignore[arg-type]
+        for _ in range(FIGHTS):
+            guard._fights.noticed(time.monotonic())
+        watch = asyncio.create_task(guard.watch(lambda: None, lambda: None))
+        async with asyncio.timeout(10.0):
+            while "Probably somebody: stop it" not in str([record.__dict__ for record in caplog.records]):
+                await asyncio.sleep(0.001)
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+        assert next(answers, "nothing more is asked") == "nothing more is asked"
+        assert "Probably somebody" in guard.view.node_findings[NodeFinding.TABLES_CONTESTED]
+
+    asyncio.run(story())

@@ -16,7 +16,7 @@ from lvsagent.core import guard as decide
 from lvsagent.core.clients import ClientPaths, client_paths, needs_forwarding6
 from lvsagent.core.diff import Owned
 from lvsagent.core.doubt import NO_DOUBT, Doubt, benefit
-from lvsagent.core.guard import Culprit, Fights, NodeReadings, Thing
+from lvsagent.core.guard import Culprit, Fights, NodeFinding, NodeReadings, Thing
 from lvsagent.core.loops import LoopGuard, Senders, Standing, begun, guarded, loop_guard, ours, steps, widened
 from lvsagent.core.plan import NodePlan
 from lvsagent.core.senders import PATIENCE, Ways, unknown, unrecognised
@@ -67,6 +67,10 @@ class Guard:
     _left: tuple[KernelState, Counter[Thing]] | None = None
     """As we had left the kernel, and what of it was no longer so. Until it is put back."""
     _culprit: Culprit | None = None
+    _said: Culprit | None = None
+    """Who was named last."""
+    _names: tuple[str, ...] = ()
+    """Of this node's interfaces."""
     _ask: float = 0.0
     _throttle: Throttle = field(default_factory=lambda: Throttle(FEWEST_LINES))
     _readings: NodeReadings = field(default_factory=NodeReadings)
@@ -116,6 +120,8 @@ class Guard:
             try:
                 if await self.worker.moved():
                     stirred()
+                if self._culprit is None and self._fights.count(time.monotonic()):
+                    await self._who(time.monotonic())
                 if self._unknown and await self._told():
                     news()
                 if time.monotonic() >= inspect:
@@ -170,17 +176,22 @@ class Guard:
         self.view.repairs.update(changed - decide.disturbed(before, now_there, owned))
         now = time.monotonic()
         tables = bool(changed.keys() - {Thing.SETTING})
-        if tables and now >= self._ask:
-            said = self.view.claims.statistics
-            names = tuple(interface.name for interface in facts.interfaces)
-            self._culprit = await self.worker.culprit(names, said.sockets if said is not None else ())
-            self._ask = now + (ASK_SECONDS if self._culprit is not None else UNKNOWN_SECONDS)
+        if tables:
+            self._names = tuple(interface.name for interface in facts.interfaces)
+            await self._who(now)
         self.judge(now)
         if self._throttle.allows(f"changed {tables}", now):
             extra: dict[str, object] = {str(thing): number for thing, number in changed.items()}
             if tables:
                 extra |= {"times": self._fights.count(now), "likely": decide.blame(self._culprit)}
             _log.warning("somebody changed what is ours; it is put back", extra=extra)
+
+    async def _who(self, now: float) -> None:
+        """Who does it, unless that was asked a moment ago."""
+        if now >= self._ask:
+            said = self.view.claims.statistics
+            self._culprit = await self.worker.culprit(self._names, said.sockets if said is not None else ())
+            self._ask = now + (ASK_SECONDS if self._culprit is not None else UNKNOWN_SECONDS)
 
     async def _serve_clients(self, addresses: frozenset[IPAddress], facts: NodeFacts) -> None:
         """Routes, rules and settings for clients inside the cluster, when what they follow from has changed."""
@@ -314,11 +325,15 @@ class Guard:
         """Say what is new, and what is over. True when there is any of it."""
         fights = self._fights.count(now)
         found = decide.findings(self.view.node, fights, self._culprit, self._readings, self._narrow, self._forwards6)
-        for name in found.keys() - self.view.node_findings.keys():
+        fresh = found.keys() - self.view.node_findings.keys()
+        if NodeFinding.TABLES_CONTESTED in found and self._culprit not in (None, self._said):
+            fresh |= {NodeFinding.TABLES_CONTESTED}
+            self._said = self._culprit
+        for name in fresh:
             _log.warning("this node needs a look", extra={"finding": name, "error": found[name]})
         for name in self.view.node_findings.keys() - found.keys():
             _log.info("this is over", extra={"finding": name})
-        changed = found.keys() != self.view.node_findings.keys()
+        changed = bool(fresh) or found.keys() != self.view.node_findings.keys()
         self.view.node_findings, self.view.node_readings = found, self._readings
         return changed
 
