@@ -143,7 +143,7 @@ def _remove_tables(files: StateFiles, proc_sys: Path) -> Sequence[OperationFaile
         failures = kernel.apply(diff(KernelState(), have, owned).ops)
         kernel.guard_loops(LoopGuard(), ours(have.services.values()))
     if not failures:
-        files.save_owned(Owned())
+        files.forget_owned()
     return failures
 
 

@@ -104,6 +104,11 @@ class StateFiles:
         self._store(OWNED, body)
         self._owned = owned, places
 
+    def forget_owned(self) -> None:
+        """Nothing is ours any more. Raises OSError."""
+        self._owned = None
+        (self.folder / OWNED).unlink(missing_ok=True)
+
     def _load(self, name: str) -> dict[str, Any] | None:
         path = self.folder / name
         try:
