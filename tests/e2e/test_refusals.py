@@ -1,7 +1,6 @@
 """What cannot be served is refused with a message that names field, value and remedy, and nothing of it is done."""
 
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -42,9 +41,6 @@ WAITING = ("missing-service", "missing-named-port")
 """Nothing is wrong with these in themselves: they wait, with an empty table, for what they name."""
 ADDRESSES = {name: f"192.168.139.{130 + number}" for number, name in enumerate(BAD)}
 """An address of its own for each that does not name another one, which nobody has."""
-TOGETHER = 10.5
-"""Seconds after which deletions do not count as one step any more: four of them would be held for a minute
-(docs/decisions/0012), and for ten by a node that dies meanwhile."""
 LAST = "192.168.139.139"
 """Of an object with which nothing is wrong, made after all of them: who serves it has seen them."""
 
@@ -105,9 +101,7 @@ def seen(world: World) -> Iterator[Seen]:
             messages[name] = messages[name] or wait_for(lambda name=name: said(world, name), 10.0)  # type: ignore[misc]
         yield Seen(messages, before, world.states(), (began, restarts(world)))
     finally:
-        for few in (names[:4], names[4:7], names[7:]):  # of the first four the API server took none
-            world.cluster.kubectl("delete", "lvsvs", *few, "--ignore-not-found")
-            time.sleep(0.0 if few == names[:4] else TOGETHER)
+        world.cluster.kubectl("delete", "lvsvs", *names, "--ignore-not-found")
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -59,6 +59,7 @@ class Holdings:
                 self._monitors[host] = Monitor()
         self.changes: list[tuple[float, str, bool]] = []
         """Monotonic time, host, has it from now on."""
+        self._has = dict.fromkeys(hosts, False)
         self._stop, self._wake = os.pipe()
         self._thread = threading.Thread(target=self._work)
         self._thread.start()
@@ -70,8 +71,15 @@ class Holdings:
         for monitor in self._monitors.values():
             monitor.close()
 
+    def await_holder(self, host: str) -> None:
+        """Until this host alone has the VIP by the notices that came: what is asked of ``takeovers`` begins then."""
+        end = time.monotonic() + 5.0
+        while [name for name, held in self._has.items() if held] != [host]:
+            assert time.monotonic() < end, self._has
+            time.sleep(0.005)
+
     def _work(self) -> None:
-        has = dict.fromkeys(self._monitors, False)
+        has = self._has
         while True:
             waiting: list[Any] = [self._stop, *self._monitors.values()]
             ready = select.select(waiting, [], [])[0]
@@ -185,6 +193,7 @@ class Directors:
         self.dr2.await_holding(False, timeout=10)
         self.dr2.await_heard("10.0.0.11")
         self.probe.await_answer(timeout=10)
+        self.holdings.await_holder("dr1")
 
     def transitions(self) -> list[list[str]]:
         return [host.transitions() for host in self.hosts]

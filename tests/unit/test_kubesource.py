@@ -168,6 +168,22 @@ def test_an_agent_that_goes_lets_go_of_what_was_deleted() -> None:
     story(act)
 
 
+def test_an_agent_that_starts_anew_does_not_know_what_was_deleted() -> None:
+    async def act(rig: Rig) -> None:
+        whole = rig.source.snapshot()
+        assert whole is not None
+        assert rig.source.lasting(whole) == whole
+        for name in rig.names[1:]:
+            rig.watch(names.PLURAL, "DELETED", raw_virtual_service(name))
+        await rig.after(5.0)
+        held = rig.source.snapshot()
+        assert held is not None
+        assert len(held.virtual_services) == COUNT
+        assert [item.key.name for item in rig.source.lasting(held).virtual_services] == rig.names[:1]
+
+    story(act)
+
+
 def test_an_object_that_is_made_anew_keeps_its_assignment_until_the_operator_has_looked() -> None:
     """``kubectl replace --force``, or objects applied again after a restore: the status is gone, its clients not."""
     status = {"virtualRouterID": 200, "directors": [{"node": "node1", "priority": 250}], "observedGeneration": 1}

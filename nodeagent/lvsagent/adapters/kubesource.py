@@ -192,6 +192,13 @@ class KubeSource:
             self._wake()
         return gone
 
+    def lasting(self, snapshot: Snapshot) -> Snapshot:
+        """What of it an agent that starts anew shall know: not what was deleted. It would find that missing from a list
+        and keep it for ten minutes more, and whoever uninstalls meanwhile leaves it behind."""
+        leaving = self._virtual_services.cache.leaving
+        stay = tuple(item for item in snapshot.virtual_services if item.key not in leaving)
+        return replace(snapshot, virtual_services=stay) if leaving else snapshot
+
     def _server_now(self) -> str:
         found = self._services.cache.objects.get(SERVER)
         return found.uid if found is not None and SERVER not in self._services.cache.held else ""

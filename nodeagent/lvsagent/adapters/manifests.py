@@ -64,6 +64,10 @@ class ManifestSource:
         """There is nothing to let go."""
         return frozenset()
 
+    def lasting(self, snapshot: Snapshot) -> Snapshot:
+        """All of it."""
+        return snapshot
+
     @property
     def problems(self) -> tuple[Problem, ...]:
         """Files that are not (wholly) in force."""

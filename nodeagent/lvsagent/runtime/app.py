@@ -243,8 +243,8 @@ class App:
 
     def _passed(self, snapshot: Snapshot) -> None:
         self.view.health, self.view.held = self.source.health, self.source.held
-        if self.source.synced and snapshot is not self._to_save:
-            self._to_save = snapshot
+        if self.source.synced:
+            self._to_save = self.source.lasting(snapshot)
             if self._saving is None or self._saving.done():
                 self._saving = asyncio.create_task(self._save())
         if self.gates:
