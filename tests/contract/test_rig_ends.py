@@ -33,10 +33,11 @@ case "$*" in
 esac
 """
 OWNER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from tests.rig import guests
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background ignores it
 programs = Path(sys.argv[1])
 guests.kernel = guests.kubernetes = lambda: programs
 guests.base_disk = lambda linux, archives: programs / "disk"
