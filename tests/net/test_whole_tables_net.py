@@ -154,7 +154,9 @@ def test_a_port_that_is_used_again_finds_nobody_where_its_last_connection_is_rem
             time.sleep(0.1)
     after = ask(ports[1::2])
     print(f"afterwards: {dict(after)}")
-    assert after == {"served": len(ports) / 2}
+    # A pod that still has the other end of a port's first connection may refuse the second: that is between these two.
+    assert after["ConnectionResetError"] <= 1
+    assert after["served"] + after["ConnectionResetError"] == len(ports) / 2
 
 
 def _open(pods: PodLan, port: int) -> socket.socket:
