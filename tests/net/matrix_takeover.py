@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from lvsagent.core.diff import Owned
 from lvsapi.assign import assign, with_assignments
@@ -35,7 +35,7 @@ QUIET = 2.0
 """Seconds without an answer, after which none is waited for."""
 
 
-class Services:
+class Services(Protocol):
     """Where connections are held: what ``Held`` must know."""
 
     lan: Lan
@@ -45,8 +45,7 @@ class Services:
     client_ports: Iterator[int]
     """Of which none was used."""
 
-    def vip_of(self, case: Case) -> str:
-        raise NotImplementedError
+    def vip_of(self, case: Case) -> str: ...
 
 
 class Directors(PodLan, Services):
