@@ -231,6 +231,7 @@ def places(files: list[Path]) -> list[list[Path]]:
 def run_in_places(extra: list[str]) -> Count:
     """The net tier, its files in kernels that the rig boots or in namespaces of this one, some at a time."""
     from tests.rig import apt, namespaces
+    from tests.rig.errors import RigError
 
     if extra:
         return run_in_guest("net", "net-selected", (), extra)
@@ -241,6 +242,11 @@ def run_in_places(extra: list[str]) -> Count:
     guests = [file for file in files if file not in here]
     hungry = [file for file in guests if file.stem in HUNGRY]
     processors = os.cpu_count() or 1
+    try:
+        prepared()  # before anything runs that minds how busy the machine is
+    except RigError as error:
+        print(error, flush=True)
+        return Count(failed=1)
 
     def start(pool: ThreadPoolExecutor, place: Callable[..., Count], files: list[Path]) -> list[Future[Count]]:
         return [
@@ -270,15 +276,23 @@ def run_in_namespaces(tier: str, name: str, what: tuple[str, ...], extra: list[s
     return run_apart(run, tier, name, what, extra)
 
 
-def run_in_guest(tier: str, name: str, what: tuple[str, ...], extra: list[str]) -> Count:
-    """Those tests in one kernel that the rig boots."""
-    from tests.rig import apt, guest
+def prepared() -> Path:
+    """Packages and the kernel that guests boot, installed and built where they are not. The folder with ``linux``.
+    Raises RigError."""
+    from tests.rig import apt
     from tests.rig.build_kernel import kernel
 
+    with PREPARED:
+        apt.install()
+        return kernel()
+
+
+def run_in_guest(tier: str, name: str, what: tuple[str, ...], extra: list[str]) -> Count:
+    """Those tests in one kernel that the rig boots."""
+    from tests.rig import guest
+
     def run(command: list[str], output: BinaryIO) -> int:
-        with PREPARED:
-            apt.install()
-            linux = kernel() / "linux"
+        linux = prepared() / "linux"
         with record.noted("ran", name):
             return guest.run(linux, command, memory="1G", stdout=output, stderr=output, timeout=TIME_LIMIT_SECONDS)
 

@@ -203,10 +203,12 @@ def test_a_file_runs_in_namespaces_of_this_kernel_where_that_has_what_the_file_n
     monkeypatch.setattr(namespaces, "have", lambda words: able and "netem" not in words)
     monkeypatch.setattr("tests.rig.apt.install", lambda: None)
     monkeypatch.setitem(scope, "compile_all", lambda: None)
+    monkeypatch.setitem(scope, "prepared", lambda: ran["here"].append("kernel"))
     monkeypatch.setitem(scope, "run_in_namespaces", place("here"))
     monkeypatch.setitem(scope, "run_in_guest", place("guest"))
     files = sorted(path.stem for path in NET.glob("test_*.py"))
     assert RUNNER["run_in_places"]([]) == Count(passed=len(files))
+    assert ran["here"].pop(0) == "kernel", "built before anything runs that minds how busy the machine is"
     assert sorted(ran["here"] + ran["guest"]) == files, "each once"
     assert ("test_election_net" in ran["here"]) == able
     assert {"test_ipvs_net", "test_faults_jitter_net", *RUNNER["HUNGRY"]} <= set(ran["guest"])
