@@ -80,7 +80,7 @@ def test_a_wrong_suspicion_costs_no_connection(beating: Beating) -> None:
         others = [node for node in beating.nodes if node != victim]
         beating.deafen(victim)
         beating.await_tables(others, without)
-        assert beating.weights(victim) == beating.all(1), "it never suspects itself"
+        assert beating.weights(victim)[victim] == 1, "it never suspects itself"
         nothing_lost()
         assert [beating.pods.connect(VIP, PORT).pod for _ in range(10)].count("") == 0
         nothing_lost()

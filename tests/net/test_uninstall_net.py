@@ -151,7 +151,8 @@ def test_fault_63_uninstalling_leaves_the_node_as_it_was_byte_for_byte(lab: Lab,
         lab.agents["d1"].kill()
         lab.agents["d1"].wait()
         _end_elections(lab.folder)
-        lab.until("the kernel ends the addresses", lambda: not lab.holds("d1"))
+        fenced = ["ip", "address", "show", "dev", "eth0", "dynamic"]
+        lab.until("the kernel ends the addresses", lambda: lab.lan.run("d1", fenced) == "")
         undo(lab)
     else:
         lab.agents["d1"].send_signal(signal.SIGTERM)
