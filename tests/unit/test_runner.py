@@ -85,9 +85,9 @@ def test_only_what_passes_the_second_time_is_credited(
 
     monkeypatch.setitem(RUNNER["run_tier"].__globals__, "run_here", run)
     monkeypatch.setitem(RUNNER["run_tier"].__globals__, "REPORTS", tmp_path)
-    assert str(RUNNER["run_tier"]("e2e", [])) == expected
+    assert str(RUNNER["run_tier"]("e2e", [], lambda: asked.append(("alone",)))) == expected
     names = [f"tests/e2e/test_a.py::t{n}" for n in range(bad)]
-    assert asked == [(), tuple(names)]
+    assert asked == [(), ("alone",), tuple(names)]
     found = summary.notes(tmp_path / "record")
     assert [(note.name, note.more["passed"]) for note in found if note.what == "again"] == [
         (name, place < second) for place, name in enumerate(names)
