@@ -333,7 +333,7 @@ def environment_of(tier: str) -> dict[str, str]:
         from tests.rig import apt
         from tests.rig.build_kernel import kernel
         from tests.rig.build_kubernetes import kubernetes
-        from tests.rig.cluster import kind_is_possible
+        from tests.rig.kind_program import kind_is_possible
 
         apt.install()
         environment.setdefault("LVS_RIG_BIN", str(kubernetes()))

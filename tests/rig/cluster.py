@@ -1,7 +1,6 @@
 """What tests and the demo may ask of a cluster, whoever provides it."""
 
 import os
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,6 +102,7 @@ def cluster(name: str | None = None, *, provider: str | None = None, proxy: str 
     """
     from .guests import Guests
     from .kind import Kind
+    from .kind_program import kind_is_possible
 
     chosen = provider or os.environ.get("LVS_RIG") or ("kind" if kind_is_possible() else "guests")
     name = name or os.environ.get("LVS_RIG_NAME") or "default"
@@ -112,18 +112,3 @@ def cluster(name: str | None = None, *, provider: str | None = None, proxy: str 
     if chosen == "guests":
         return Guests(name, proxy)
     raise RigError(f"LVS_RIG={chosen!r}: choose guests or kind")
-
-
-def kind_is_possible(modules: Path = Path("/sys/module")) -> bool:
-    """Docker answers, kind and kubectl are there and this kernel has ip_vs (loaded, or loadable)."""
-    if not all(shutil.which(program) for program in ("kind", "kubectl", "docker")):
-        return False
-    if not _succeeds("docker", "info"):
-        return False
-    if (modules / "ip_vs").exists():
-        return True
-    return bool(shutil.which("modprobe")) and _succeeds("modprobe", "--dry-run", "ip_vs")
-
-
-def _succeeds(*command: str) -> bool:
-    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0

@@ -13,6 +13,7 @@ from pathlib import Path
 from . import apt, cache, shell
 from .build_kernel import debian_mirror
 from .errors import CommandFailed
+from .kind_program import docker_runs
 from .progress import Progress
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,13 +52,6 @@ def source_inputs(root: Path) -> list[str | bytes]:
             if path.is_file() and "__pycache__" not in path.parts:
                 found += [str(path.relative_to(root)), path.read_bytes()]
     return found
-
-
-def docker_runs() -> bool:
-    """A Docker daemon answers."""
-    if not shutil.which("docker"):
-        return False
-    return subprocess.run(["docker", "info"], capture_output=True, stdin=subprocess.DEVNULL).returncode == 0
 
 
 def build_arguments(environment: Mapping[str, str], *, by_buildah: bool) -> list[str]:

@@ -7,6 +7,7 @@ the LAN that is no node, as theirs.
 """
 
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ import yaml
 from . import cache, dumps, layout, shell
 from .cluster import Direction
 from .errors import CommandFailed, RigError
+from .kind_program import kind
 
 CONFIG = Path(__file__).resolve().parents[2] / "kind-config.yaml"
 UPLINK = "eth0"
@@ -37,9 +39,10 @@ class Kind:
         self._proxy = proxy
         self._archives: list[Path] = []
         self.kubeconfig = cache.root() / f"kind-{name}.kubeconfig"
+        self._kubectl = cache.root() / f"kind-{name}" / "kubectl"
 
     def up(self, nodes: int = 3, *, owned: bool = True) -> None:
-        if self._kind in shell.run(["kind", "get", "clusters"]).split():
+        if self._kind in self._run_kind("get", "clusters").split():
             raise RigError(f"cluster {self.name!r} is up already; `down` first, or choose another name")
         try:
             network = ["network", "create", "--subnet", SUBNET, "--gateway", layout.CONTROL_PLANE]
@@ -56,9 +59,10 @@ class Kind:
 
     def down(self) -> None:
         self._docker("rm", "-f", self._client, check=False)
-        shell.run(["kind", "delete", "cluster", "--name", self._kind], check=False, timeout=300)
+        self._run_kind("delete", "cluster", "--name", self._kind, check=False, timeout=300)
         self._docker("network", "rm", self._kind, check=False)
         self.kubeconfig.unlink(missing_ok=True)
+        shutil.rmtree(self._kubectl.parent, ignore_errors=True)
 
     def load_images(self, archives: Sequence[Path]) -> None:
         self._archives += archives
@@ -82,7 +86,7 @@ class Kind:
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        names = shell.run(["kind", "get", "nodes", "--name", self._kind], check=False).split()
+        names = self._run_kind("get", "nodes", "--name", self._kind, check=False).split()
         return tuple(sorted(name for name in names if name.startswith(f"{self._kind}-worker")))
 
     @property
@@ -129,7 +133,9 @@ class Kind:
         return {}  # its processes are many, and those of the machine
 
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 60.0) -> str:
-        return shell.run(["kubectl", "--kubeconfig", self.kubeconfig, *arguments], stdin=stdin, timeout=timeout)
+        """The machine's own, or the one that lies on every node."""
+        program = shutil.which("kubectl", path=shell.SEARCH_PATH) or self._kubectl
+        return shell.run([program, "--kubeconfig", self.kubeconfig, *arguments], stdin=stdin, timeout=timeout)
 
     def on_node(
         self, node: str, argv: Sequence[str], *, check: bool = True, stdin: str = "", timeout: float = 30.0
@@ -145,7 +151,7 @@ class Kind:
 
     def dump(self, folder: Path) -> None:
         dumps.dump(self, None, folder)
-        shell.run(["kind", "export", "logs", "--name", self._kind, folder / "kind"], check=False, timeout=300)
+        self._run_kind("export", "logs", "--name", self._kind, str(folder / "kind"), check=False, timeout=300)
 
     # The machinery
 
@@ -164,13 +170,15 @@ class Kind:
         return enter if os.geteuid() == 0 else ["sudo", *enter]
 
     def _create(self, nodes: int) -> None:
-        words = ["kind", "create", "cluster", "--name", self._kind, "--config", "-"]
-        words += ["--kubeconfig", str(self.kubeconfig)]
+        words = ["create", "cluster", "--name", self._kind, "--config", "-", "--kubeconfig", str(self.kubeconfig)]
         if image := os.environ.get("LVS_KIND_IMAGE"):
             words += ["--image", image]
         text = config_text(CONFIG.read_text(), nodes, self._proxy)
         network = {"KIND_EXPERIMENTAL_DOCKER_NETWORK": self._kind}
-        shell.run([*words, "--wait", "120s"], stdin=text, timeout=1800, extra=network)
+        self._run_kind(*words, "--wait", "120s", stdin=text, timeout=1800, extra=network)
+        if not shutil.which("kubectl", path=shell.SEARCH_PATH):
+            self._kubectl.parent.mkdir(exist_ok=True)
+            self._docker("cp", "-qL", f"{self._kind}-control-plane:/usr/bin/kubectl", str(self._kubectl))
 
     def _running(self, node: str) -> bool:
         state = self._docker("inspect", node, "--format", "{{.State.Status}}", check=False)
@@ -182,17 +190,10 @@ class Kind:
     def _load(self, archives: Sequence[Path]) -> None:
         nodes = ",".join(self.nodes)  # no pod of theirs runs beside the control plane
         for archive in archives:
-            command: list[str | Path] = [
-                "kind",
-                "load",
-                "image-archive",
-                "--name",
-                self._kind,
-                "--nodes",
-                nodes,
-                archive,
-            ]
-            shell.run(command, timeout=1800)
+            self._run_kind("load", "image-archive", "--name", self._kind, "--nodes", nodes, str(archive), timeout=1800)
+
+    def _run_kind(self, *words: str, **options: Any) -> str:
+        return shell.run([kind(), *words], **options)
 
     def _docker(self, *words: str, check: bool = True) -> str:
         return shell.run(["docker", *words], check=check)

@@ -15,10 +15,10 @@ from pathlib import Path
 from . import apt, cache, image, layout, shell
 from .build_kubernetes import SETTINGS, SOURCE, VERSION, go, kubernetes
 from .errors import CommandFailed, RigError
+from .kind_program import KIND, MODULE
 from .progress import Progress
 from .small_images import pause
 
-KIND = "v0.33.0"
 FILES = Path(__file__).with_name("kindnode")
 NAME = f"docker.io/kindest/node:v{VERSION}"
 KUBERNETES = f"registry.k8s.io/kube-proxy:v{VERSION}"
@@ -56,7 +56,7 @@ def image_names(listed: str) -> list[str]:
 def _programs(folder: Path, progress: Progress) -> None:
     compiler = go()
     progress.at(f"building kind {KIND} and kubeadm {VERSION}")
-    told = json.loads(_go(compiler, folder, "mod", "download", "-json", f"sigs.k8s.io/kind@{KIND}"))
+    told = json.loads(_go(compiler, folder, "mod", "download", "-json", f"{MODULE}@{KIND}"))
     source = folder / "source"
     shutil.copytree(told["Dir"], source, copy_function=shutil.copyfile)
     for path in source.rglob("*"):

@@ -3,15 +3,13 @@
 import ipaddress
 import json
 import tarfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.rig import apt, build_kernel, build_kubernetes, guest, image, kind, kind_node, layout, oci
-from tests.rig.__main__ import node_of
+from tests.rig import apt, build_kernel, build_kubernetes, guest, image, layout, oci
 from tests.rig.errors import RigError
 
 pytestmark = pytest.mark.unit
@@ -143,144 +141,3 @@ def test_an_image_that_was_written_is_read_and_an_upper_layer_takes_away_what_it
     lower = dict.fromkeys(("a/1", "a/2", "b/1", "b/c/2", "bc", "d/1"), file)
     upper = dict.fromkeys(("a/.wh.1", "d/.wh..wh..opq", "d/2", ".wh.b", "e"), file)
     assert set(oci._over(lower, upper)) == {"a/2", "bc", "d/2", "e"}
-
-
-class Recorded:
-    """Stands in for ``shell.run``: keeps command lines, answers what docker and kind would."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.stdin = ""
-        self.extra: dict[str, str] = {}
-
-    def __call__(self, argv: Sequence[str | Path], **options: Any) -> str:
-        line = " ".join(str(word) for word in argv)
-        self.lines.append(line)
-        self.stdin = options.get("stdin") or self.stdin
-        self.extra |= options.get("extra") or {}
-        if line.startswith("kind get nodes"):
-            return "lvs-x-control-plane\nlvs-x-worker2\nlvs-x-worker\n"
-        if "get nodes,serviceaccounts" in line or "get nodes" in line:
-            return "lvs-x-worker Ready\nlvs-x-worker2 Ready\n"
-        if "State.Status" in line:
-            return "running\n"
-        if "State.Pid" in line:
-            return "4711\n"
-        if "IPAddress" in line:
-            return "192.168.139.66\n"
-        return ""
-
-
-@pytest.fixture
-def recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recorded:
-    recorder = Recorded()
-    monkeypatch.setenv("LVS_CACHE", str(tmp_path))
-    monkeypatch.setattr("tests.rig.shell.run", recorder)
-    return recorder
-
-
-def test_kind_gets_as_many_workers_as_asked_and_the_mode_of_kube_proxy(recorded: Recorded) -> None:
-    cluster = kind.Kind("x", "iptables")
-    cluster.load_images([Path("a.tar")])
-    cluster.up(2)
-    config = yaml.safe_load(recorded.stdin)
-    assert [entry["role"] for entry in config["nodes"]] == ["control-plane", "worker", "worker"]
-    assert config["networking"]["kubeProxyMode"] == "iptables"
-    assert "kind load image-archive --name lvs-x --nodes lvs-x-worker,lvs-x-worker2 a.tar" in recorded.lines
-
-
-def test_kind_gets_the_addresses_that_kube_proxy_leaves_alone(recorded: Recorded) -> None:
-    kind.Kind("x", "ipvs-excluding").up(1)
-    config = yaml.safe_load(recorded.stdin)
-    assert config["networking"]["kubeProxyMode"] == "ipvs"
-    patch = yaml.safe_load(config["kubeadmConfigPatches"][-1])
-    assert patch["kind"] == "KubeProxyConfiguration"
-    assert "192.168.139.120/29" in patch["ipvs"]["excludeCIDRs"]
-
-
-def test_kinds_nodes_stand_on_the_guests_lan_and_containers_never_get_a_vip(recorded: Recorded) -> None:
-    cluster = kind.Kind("x")
-    cluster.up()
-    assert recorded.extra == {"KIND_EXPERIMENTAL_DOCKER_NETWORK": "lvs-x"}
-    (network,) = [line.split() for line in recorded.lines if line.startswith("docker network create")]
-    assert network[network.index("--subnet") + 1] == "192.168.139.0/24"
-    containers = ipaddress.ip_network(network[network.index("--ip-range") + 1])
-    assert not [vip for vip in (*cluster.vips, layout.CLIENT) if ipaddress.ip_address(vip) in containers]
-
-
-def test_kinds_control_plane_is_no_node_to_the_cluster_that_it_serves(recorded: Recorded) -> None:
-    kind.Kind("x").up()
-    assert any(line.endswith("delete node lvs-x-control-plane") for line in recorded.lines)
-
-
-def test_kind_takes_the_node_image_that_the_environment_names(
-    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LVS_KIND_IMAGE", "kindest/node:v1")
-    kind.Kind("x").up()
-    (create,) = [line for line in recorded.lines if line.startswith("kind create")]
-    assert "--image kindest/node:v1" in create
-
-
-def test_kinds_nodes_are_the_workers_by_the_names_that_kubectl_uses(recorded: Recorded) -> None:
-    cluster = kind.Kind("x")
-    assert cluster.nodes == ("lvs-x-worker", "lvs-x-worker2")
-    assert node_of(cluster, "2") == "lvs-x-worker2"
-    with pytest.raises(RigError, match="not a node"):
-        node_of(cluster, "3")
-
-
-@pytest.mark.parametrize(
-    ("method", "line"),
-    [
-        ("boot", "docker start lvs-x-worker"),
-        ("freeze", "docker pause lvs-x-worker"),
-        ("thaw", "docker unpause lvs-x-worker"),
-    ],
-)
-def test_what_happens_to_a_kind_node_happens_to_its_container(recorded: Recorded, method: str, line: str) -> None:
-    getattr(kind.Kind("x"), method)("lvs-x-worker")
-    assert recorded.lines == [line]
-
-
-def test_a_kind_node_that_dies_says_no_goodbye_and_keeps_its_address(recorded: Recorded) -> None:
-    kind.Kind("x").crash("lvs-x-worker")
-    wanted = [
-        "nsenter --target=4711 --net -- ip link set eth0 down",
-        "docker kill --signal KILL lvs-x-worker",
-        "docker network disconnect lvs-x lvs-x-worker",
-        "docker network connect --ip 192.168.139.66 lvs-x lvs-x-worker",
-    ]
-    done = [line.removeprefix("sudo ") for line in recorded.lines if "inspect" not in line]
-    assert done == wanted
-
-
-def test_a_cut_on_kind_drops_one_way_for_arp_too_and_heal_undoes_both(recorded: Recorded) -> None:
-    cluster = kind.Kind("x")
-    cluster.cut("lvs-x-worker", "in")
-    assert recorded.lines == ["docker exec -i lvs-x-worker nft -f -"]
-    assert 'chain ingress { type filter hook ingress device "eth0" priority -500; policy drop; }' in recorded.stdin
-    assert "hook egress" not in recorded.stdin
-    cluster.cut("lvs-x-worker")
-    assert "hook egress" in recorded.stdin
-    cluster.heal("lvs-x-worker")
-    assert recorded.lines[-1] == "docker exec -i lvs-x-worker nft delete table netdev lvs-cut"
-
-
-def test_kinds_client_is_a_process_of_this_machine_in_the_clients_network(recorded: Recorded) -> None:
-    kind.Kind("x").client_run(["ip", "address"])
-    assert "nsenter --target=4711 --net -- ip address" in recorded.lines[-1]
-
-
-def test_the_one_image_with_kubernetes_has_every_name_that_kubeadm_lists_for_it() -> None:
-    listed = "example/kube-proxy:v1\nexample/coredns/coredns:v2\nexample/pause:3\nexample/etcd:4\n"
-    assert kind_node.image_names(listed) == ["example/kube-proxy:v1", "example/etcd:4"]
-
-
-def test_kind_down_takes_client_and_nodes_away(recorded: Recorded) -> None:
-    kind.Kind("x").down()
-    assert recorded.lines == [
-        "docker rm -f lvs-x-client",
-        "kind delete cluster --name lvs-x",
-        "docker network rm lvs-x",
-    ]
