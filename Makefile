@@ -38,7 +38,7 @@ demo: $(READY) ## the main job on a real three-node Kubernetes: a node dies, con
 	$(PY) -m tests.demo $(ARGS)
 
 lab: $(READY) ## the classic lab, without Kubernetes: dr1, dr2, web1, web2, a client
-	$(RIG) guest -- $(PY) -m tests.lab $(ARGS)
+	$(RIG) place -- $(PY) -m tests.lab $(ARGS)
 
 docs: $(READY) ## the pages of docs/ that are made from the tests
 	$(PY) -m tests.net.interop
@@ -46,7 +46,7 @@ docs: $(READY) ## the pages of docs/ that are made from the tests
 	$(PY) -m tests.clauses table
 
 matrix: $(READY) ## what the kernel does with every scheduler, recorded anew, and the page of it (two minutes)
-	$(RIG) guest -- $(PY) -m pytest tests/net/test_matrix_*net.py -q -k "not recorded"
+	$(RIG) place -- $(PY) -m pytest tests/net/test_matrix_*net.py -q -k "not recorded"
 	$(PY) -m tests.net.matrix_results
 	$(PY) -m tests.net.matrix_page
 

@@ -2,6 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,11 +42,20 @@ def count(report: Path, status: int) -> Count:
 
 def failures(report: Path) -> list[str]:
     """What failed, as pytest is told to run it."""
+    return [name for name, bad in _outcomes(report) if bad]
+
+
+def passes(report: Path) -> list[str]:
+    """What did not fail, skipped tests among them."""
+    return [name for name, bad in _outcomes(report) if not bad]
+
+
+def _outcomes(report: Path) -> Iterator[tuple[str, bool]]:
     if not report.exists():
-        return []
-    cases = ElementTree.parse(report).getroot().iter("testcase")
-    bad = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
-    return [f"{(case.get('classname') or '').replace('.', '/')}.py::{case.get('name')}" for case in bad]
+        return
+    for case in ElementTree.parse(report).getroot().iter("testcase"):
+        bad = case.find("failure") is not None or case.find("error") is not None
+        yield f"{(case.get('classname') or '').replace('.', '/')}.py::{case.get('name')}", bad
 
 
 def said_count(line: str, status: int) -> Count:

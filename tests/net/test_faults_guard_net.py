@@ -18,6 +18,7 @@ from tests.net.pods import SERVER, Connection
 from tests.net.test_agent_net import SERVICE, VIP, Lab, _end_elections
 
 pytestmark = pytest.mark.net
+NEEDS = ("machine",)
 
 HELD, PORT = "10.0.0.101", 7000
 """A second VirtualService whose servers keep connections."""

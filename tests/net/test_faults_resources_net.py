@@ -11,6 +11,7 @@ from tests.net.faults import LOSSLESS as OFTEN
 from tests.net.faults import Directors, hogs, pid_of, replaced, scaled
 
 pytestmark = pytest.mark.net
+NEEDS = ("machine",)
 
 CGROUP = Path("/sys/fs/cgroup")
 WITHOUT_NICE = ("setpriv", "--bounding-set=-sys_nice", "--inh-caps=-sys_nice")

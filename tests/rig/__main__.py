@@ -19,6 +19,7 @@ COMMANDS = """\
   tools                      install the Debian packages that the rig and the tests use
   build                      build everything that is cached (kernel, Kubernetes, images, disk) now
   guest [-m 1G] [-c 2] -- COMMAND…   one command in one kernel with ip_vs, over this machine's files
+  place -- COMMAND…          the same in namespaces of this kernel, where it has ip_vs and we are root; else in a guest
   kind-guest [-m 9G] [-t SECONDS] -- COMMAND…   one command in a guest with a Docker engine and kind, as LVS_RIG=kind
   image                      build the project's images; prints their archives
   up [--nodes 3] [--images A.tar,B.tar|none]   a real Kubernetes; unless told otherwise with the project's images
@@ -81,31 +82,41 @@ def _guest(rest: list[str]) -> int:
     from . import guest
     from .build_kernel import kernel
 
-    parser = argparse.ArgumentParser(prog="python -m tests.rig guest")
-    parser.add_argument("-m", "--memory", default="1G")
-    parser.add_argument("-c", "--cpus", type=int, default=2)
-    parser.add_argument("-t", "--timeout", type=float, help="seconds")
-    parser.add_argument("command", nargs=argparse.REMAINDER)
-    options = parser.parse_args(rest)
-    command = options.command[1:] if options.command[:1] == ["--"] else options.command
-    if not command:
-        parser.error("a COMMAND is missing")
+    options = _options("guest", rest, memory="1G")
     linux = kernel() / "linux"
-    return guest.run(linux, command, memory=options.memory, cpus=options.cpus, timeout=options.timeout)
+    return guest.run(linux, options.command, memory=options.memory, cpus=options.cpus, timeout=options.timeout)
+
+
+def _place(rest: list[str]) -> int:
+    from . import apt, namespaces
+
+    apt.install()  # what the tests and the lab start in there, ip(8) and keepalived among it
+    if not namespaces.has("ipvs"):
+        return _guest(rest)
+    options = _options("place", rest, memory="1G")
+    return namespaces.run(options.command, timeout=options.timeout)
 
 
 def _kind_guest(rest: list[str]) -> int:
     from . import kind_guest
 
-    parser = argparse.ArgumentParser(prog="python -m tests.rig kind-guest")
-    parser.add_argument("-m", "--memory", default="9G")
+    options = _options("kind-guest", rest, memory="9G")
+    return kind_guest.run(options.command, memory=options.memory, timeout=options.timeout)
+
+
+def _options(name: str, rest: list[str], *, memory: str) -> argparse.Namespace:
+    """Of a command that runs another one."""
+    parser = argparse.ArgumentParser(prog=f"python -m tests.rig {name}")
+    parser.add_argument("-m", "--memory", default=memory)
+    parser.add_argument("-c", "--cpus", type=int, default=2)
     parser.add_argument("-t", "--timeout", type=float, help="seconds")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args(rest)
-    command = options.command[1:] if options.command[:1] == ["--"] else options.command
-    if not command:
+    if options.command[:1] == ["--"]:
+        del options.command[0]
+    if not options.command:
         parser.error("a COMMAND is missing")
-    return kind_guest.run(command, memory=options.memory, timeout=options.timeout)
+    return options
 
 
 def _image(rest: list[str]) -> int:
@@ -196,6 +207,7 @@ BUILDERS: dict[str, Callable[[list[str]], int]] = {
     "tools": _tools,
     "build": _build,
     "guest": _guest,
+    "place": _place,
     "kind-guest": _kind_guest,
     "image": _image,
 }

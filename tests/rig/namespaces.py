@@ -1,6 +1,7 @@
 """One command in namespaces of its own on this machine's kernel: what a guest is, without what a guest costs.
 
-For tests that need a network and processes of their own but not ``ip_vs``: they take a quarter of the processor here.
+For tests that need a network and processes of their own: they take a quarter of the processor here. Where this kernel
+has ``ip_vs``, or a module of it, nearly all do with that.
 Network, mounts, processes, IPC and host name are the command's own; ``/run`` and the folder for temporary files too;
 the clock, modules and the settings outside of ``net`` are out of its reach; cgroups are not there. When it ends, or
 is killed, the kernel ends and removes everything that it started and made. Needs root.
@@ -9,6 +10,7 @@ is killed, the kernel ends and removes everything that it started and made. Need
 import functools
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,9 +59,24 @@ FEATURES = {
     "macvlan": """
         ip link add name port type veth peer name eth0; ip link add link eth0 name virtual type macvlan mode bridge
         ip link add link eth0 name other type macvlan mode private""",
+    "ipvs": """
+        number=0
+        for scheduler in rr wrr lc wlc lblc lblcr dh sh mh sed nq fo ovf twos; do
+          ipvsadm -A -f $((++number)) -s $scheduler
+        done
+        ipvsadm -A -t 10.0.0.1:80 -s mh -b mh-fallback,mh-port; ipvsadm -A -t [fd00::1]:80 -s wrr -p 60
+        ipvsadm -a -t 10.0.0.1:80 -r 10.0.0.2:80 -g -w 0; ipvsadm -a -f 1 -r 10.0.0.3 -i --tun-type gre
+        test "$(grep -c . /proc/net/ip_vs)" = 21; sysctl -qw net.ipv4.vs.sloppy_tcp=1 net.ipv4.vs.conntrack=1
+        nft add table ip f; nft 'add chain ip f c { type filter hook input priority 0; }'
+        nft add rule ip f c ct state established meta mark set 1 accept
+        ip link add name tunnel type ipip local 10.0.0.1; ip link add name other type gretap local 10.0.0.1""",
+    "machine": "false",
     "netem": "tc qdisc add dev lo root netem delay 20ms 20ms distribution normal reorder 25% 50% duplicate 10%",
 }
-"""What a test may need of a kernel, and what a kernel that has it can do."""
+"""What a test may need of a kernel, and what a kernel that has it can do. No kernel that others use is a ``machine``: a
+test that needs one changes what is not of the network, or is of all of its namespaces (the limit of conntrack)."""
+MODULES = {"ipvs": ("ip_vs", "ip_vs_mh", "ipip", "ip_gre", "fou")}
+"""What is loaded first, where it is a module: who is in namespaces may not."""
 
 
 @functools.cache
@@ -68,6 +85,8 @@ def has(feature: str) -> bool:
     script = f"set -e\n{FEATURES[feature]}"
     if os.geteuid() != 0:
         return False
+    for module in MODULES.get(feature, ()) if shutil.which("modprobe", path=shell.SEARCH_PATH) else ():
+        shell.run(["modprobe", "-q", module], check=False)
     try:
         return run(["bash", "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=20.0) == 0
     except CommandFailed:

@@ -3,13 +3,15 @@
 import ipaddress
 import json
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.rig import apt, build_kernel, build_kubernetes, guest, image, layout, oci
+from tests.rig import apt, build_kernel, build_kubernetes, guest, image, layout, namespaces, oci
+from tests.rig.__main__ import main
 from tests.rig.errors import RigError
 
 pytestmark = pytest.mark.unit
@@ -141,3 +143,26 @@ def test_an_image_that_was_written_is_read_and_an_upper_layer_takes_away_what_it
     lower = dict.fromkeys(("a/1", "a/2", "b/1", "b/c/2", "bc", "d/1"), file)
     upper = dict.fromkeys(("a/.wh.1", "d/.wh..wh..opq", "d/2", ".wh.b", "e"), file)
     assert set(oci._over(lower, upper)) == {"a/2", "bc", "d/2", "e"}
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_a_place_is_a_namespace_where_this_kernel_has_ip_vs_and_else_a_guest_and_everything_is_installed_first(
+    able: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def here(command: Sequence[str], *, timeout: float | None) -> int:
+        done.append(f"namespaces {command} {timeout}")
+        return 7
+
+    def guest_runs(linux: Path, command: Sequence[str], **options: Any) -> int:
+        done.append(f"{linux} {command} {options['timeout']}")
+        return 7
+
+    monkeypatch.setattr(apt, "install", lambda: done.append("installed"))
+    monkeypatch.setattr(namespaces, "has", lambda word: able and word == "ipvs")
+    monkeypatch.setattr(namespaces, "run", here)
+    monkeypatch.setattr(build_kernel, "kernel", lambda: Path("/k"))
+    monkeypatch.setattr(guest, "run", guest_runs)
+    assert main(["place", "-t", "5", "--", "true", "-c"]) == 7
+    assert done == ["installed", f"{'namespaces' if able else '/k/linux'} ['true', '-c'] 5.0"]
