@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lvsagent.vrrp.events import State
-from tests.sim.fake_lan import FENCE, FIRST_VRID, FakeLan, LogEntry
+from tests.sim.fake_lan import FENCE, FIRST_VRID, FakeLan, LogEntry, Node
 
 pytestmark = pytest.mark.sim
 
@@ -149,16 +149,32 @@ STEPS = st.lists(
 PRIORITIES = st.lists(st.integers(1, 255), min_size=2, max_size=4)
 
 
+def priority_of(node: Node) -> int:
+    return node.machine.parameters.priority
+
+
+def the_active(lan: FakeLan, number: int) -> int:
+    """The one node that is Active in this virtual router, and holds its address alone."""
+    actives = lan.actives(number)
+    priorities = [priority_of(node) for node in lan.routers[number]]
+    assert len(actives) == 1, f"virtual router {number} of priorities {priorities}: Active are {actives}"
+    assert lan.holders(number) == actives
+    return actives[0]
+
+
 def settles(lan: FakeLan) -> None:
-    """All is whole: before long every virtual router has one Active, and the same one from then on."""
+    """All is whole: before long every virtual router has one Active, and the same one from then on. It is the best one
+    as soon as that may take back what another serves: at once, or when it has failed again and again, later."""
     lan.run(4 * DOWN)
+    served = [the_active(lan, number) for number in range(len(lan.routers))]
     for number, nodes in enumerate(lan.routers):
-        actives = lan.actives(number)
-        priorities = [node.machine.parameters.priority for node in nodes]
-        assert len(actives) == 1, f"virtual router {number} of priorities {priorities}: Active are {actives}"
-        assert lan.holders(number) == actives
-        if nodes[0].machine.parameters.preempt:
-            assert priorities[actives[0]] == max(priorities)
+        best = max(nodes, key=lambda node: (node.machine.parameters.priority, node.number))
+        if not best.machine.parameters.preempt or priority_of(nodes[served[number]]) == priority_of(best):
+            continue
+        damped = best.machine.damping.wait(lan.now)
+        assert damped > 0, f"virtual router {number}: {served[number]} serves, and {best.number} is better"
+        lan.run(damped + DOWN)
+        assert the_active(lan, number) == best.number
     end = len(lan.log)
     lan.run(3 * DOWN)
     assert not [entry for entry in lan.log[end:] if isinstance(entry.what, State)], "it goes on moving"
@@ -193,6 +209,20 @@ def test_whatever_happened_one_is_active_after_every_heal(
         lan.run(seconds)
     lan.heal()
     settles(lan)
+
+
+def test_who_fails_again_and_again_takes_back_what_another_serves_the_later_the_oftener_it_failed() -> None:
+    lan = FakeLan([1, 1, 2])
+    lan.run(1)
+    waits = []
+    for _ in range(4):
+        lan.freeze(2)
+        lan.run(1)
+        lan.heal()
+        since = lan.now
+        settles(lan)
+        waits.append(max(entry.at for entry in lan.log if entry.what is State.ACTIVE) - since)
+    assert [round(wait) for wait in waits] == [0, 5, 10, 20]
 
 
 @pytest.mark.parametrize("seed", range(10))
