@@ -5,6 +5,7 @@ cannot be had, from the machine's own release. Linux 6.19 and later have SMP and
 """
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -25,6 +26,8 @@ def kernel() -> Path:
 
 
 def _build(folder: Path, progress: Progress) -> None:
+    if platform.machine() != "x86_64":
+        raise RigError(f"User-Mode-Linux is for x86-64, and this machine is {platform.machine()}")
     apt.install((*apt.KERNEL, *apt.NETWORK))
     tree = _source(folder, progress)
     progress.at("configuring")

@@ -10,6 +10,7 @@ import pytest
 
 from tests import places, summary
 from tests.rig import guest, namespaces, record
+from tests.rig.errors import CommandFailed, RigError
 from tests.rig.guest import StoodStill
 from tests.tally import Count
 
@@ -111,6 +112,33 @@ def test_no_kernel_is_built_where_no_file_asks_for_one(monkeypatch: pytest.Monke
     ran = Ran(monkeypatch, (*WITH_IPVS, "machine"))
     assert places.run_net([]) == Count(passed=len(FILES))
     assert (ran.guest, ran.built) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("able", "error", "expected"),
+    [
+        (WITH_IPVS, RigError("no Debian archive"), Count(passed=len(FILES) - len(NEVER_HERE), skipped=len(NEVER_HERE))),
+        (WITHOUT_IPVS, RigError("no Debian archive"), Count(failed=1)),
+        (WITH_IPVS, CommandFailed("make: status 2"), Count(failed=1)),
+    ],
+)
+def test_a_machine_that_cannot_boot_guests_and_has_ip_vs_runs_all_but_a_few_files_and_says_which(
+    able: tuple[str, ...],
+    error: RigError,
+    expected: Count,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def unable() -> None:
+        raise error
+
+    ran = Ran(monkeypatch, able)
+    monkeypatch.setattr(places, "prepared", unable)
+    assert places.run_net([]) == expected
+    assert ran.guest == []
+    said = capsys.readouterr().out
+    assert str(error) in said
+    assert all(name in said for name in NEVER_HERE if expected.skipped)
 
 
 def test_selected_tests_run_in_one_guest_and_with_ip_vs_here_where_they_would_all_run(
