@@ -4,6 +4,8 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lvsagent.core.brakes import held_back
 from lvsagent.core.diff import (
@@ -113,14 +115,35 @@ def test_nothing_to_do_is_nothing() -> None:
     assert diff(want, want, OURS) == Difference(ops=())
 
 
-def test_destinations_are_added_and_edited_before_others_are_deleted() -> None:
+def test_destinations_are_added_before_others_are_quiesced_and_these_before_others_are_deleted() -> None:
     have = state(service(destination(1), destination(2)))
     want = state(service(destination(2, weight=0), destination(3)))
     assert diff(want, have, OURS).ops == (
-        EditDestination(KEY, destination(2, weight=0)),
         AddDestination(KEY, destination(3)),
+        EditDestination(KEY, destination(2, weight=0)),
         DeleteDestination(KEY, destination(1)),
     )
+
+
+TABLES = st.lists(
+    st.tuples(st.integers(1, 5), st.integers(0, 2), st.sampled_from(ForwardMethod)), unique_by=lambda one: one[0]
+)
+
+
+@given(TABLES, TABLES, st.sampled_from(["mh", "rr"]))
+def test_a_table_whose_backends_change_has_somebody_for_a_new_connection_at_every_step(
+    before: list[tuple[int, int, ForwardMethod]], after: list[tuple[int, int, ForwardMethod]], scheduler: str
+) -> None:
+    there, wanted = (
+        state(service(*(destination(*one) for one in table), scheduler=scheduler)) for table in (before, after)
+    )
+    ops = diff(wanted, there, OURS).ops
+    for op in ops:
+        there = apply(there, op)
+        served = any(one.weight for one in there.services[KEY].destinations)
+        assert served or not (any(one[1] for one in before) and any(one[1] for one in after)), (op, ops)
+    assert {d.key: d for d in there.services[KEY].destinations} == {d.key: d for d in wanted.services[KEY].destinations}
+    assert diff(wanted, there, OURS).ops == ()
 
 
 @pytest.mark.parametrize("scheduler", ["mh", "sh"])

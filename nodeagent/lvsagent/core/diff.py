@@ -4,7 +4,8 @@ The invariant: **an address attracts traffic only while its tables are complete.
 
 1. sysctls (a VIP on ``lo`` without ``arp_ignore`` would be answered for),
 2. addresses on ``lo`` that go,
-3. services that come or change: destinations are added and edited before others are deleted,
+3. services that come or change: destinations are added and edited before others are quiesced, and these before others
+   are deleted,
 4. firewall marks and sync daemons that come,
 5. addresses on ``lo`` that come,
 6. firewall marks, services and sync daemons that go (a daemon that changes is stopped before it is started),
@@ -290,15 +291,22 @@ def _destinations(key: ServiceKey, wanted: Service, there: Service) -> list[Op]:
     settled = _settled([d.key for d in wanted.destinations], kept) if ordered else len(kept)
     misplaced = set(kept[settled:])
     ops: list[Op] = []
+    # Whoever gets new connections from now on comes before who gets none: they always find somebody.
+    quiesced: list[Op] = []
     for destination in wanted.destinations:
         before = present.get(destination.key)
         if before is None:
             ops += _insert(key, [destination])
-        elif destination.key in misplaced:
-            ops.append(ReinsertDestination(key, destination))
-        elif before != destination:
-            ops.append(EditDestination(key, destination))
-    return [*ops, *(DeleteDestination(key, d) for d in there.destinations if d.key not in needed)]
+            continue
+        first = destination
+        if before.weight and not destination.weight:
+            first = replace(destination, weight=before.weight)
+            quiesced.append(EditDestination(key, destination))
+        if destination.key in misplaced:
+            ops.append(ReinsertDestination(key, first))
+        elif first != before:
+            ops.append(EditDestination(key, first))
+    return [*ops, *quiesced, *(DeleteDestination(key, d) for d in there.destinations if d.key not in needed)]
 
 
 def _settled(wanted: Sequence[tuple[IPAddress, int]], kept: Sequence[tuple[IPAddress, int]]) -> int:
