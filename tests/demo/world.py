@@ -12,6 +12,7 @@ from tests.demo.nodes import NodeState, parse_state, parse_tables
 from tests.demo.witness import Witness
 from tests.load.run import LoadRun, command, environment
 from tests.rig.cluster import Cluster
+from tests.rig.patience import patient
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SYSTEM = "lvs-system"
@@ -140,9 +141,10 @@ def has_condition(item: dict[str, Any], kind: str) -> bool:
 def wait_for(look: Callable[[], T], seconds: float, every: float = 0.3) -> T:
     """What ``look`` returns as soon as it is true, or at the end of the time whatever it is then.
 
-    A look that fails (an API server in its first seconds) counts as not yet; the last failure is raised at the end.
+    ``LVS_PATIENCE`` makes the time longer. A look that fails (an API server in its first seconds) counts as not yet;
+    the last failure is raised at the end.
     """
-    end = time.monotonic() + seconds
+    end = time.monotonic() + patient(seconds)
     while True:
         try:
             seen = look()

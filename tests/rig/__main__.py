@@ -30,7 +30,7 @@ COMMANDS = """\
   load A.tar…                OCI archives into every node
   dump DIR                   logs, objects and tables
 Environment: LVS_RIG=guests|kind, LVS_RIG_NAME, LVS_RIG_PROXY=nftables|iptables|ipvs|ipvs-excluding, LVS_NODE_MEMORY=2G,
-LVS_CACHE, LVS_RUN."""
+LVS_CACHE, LVS_RUN, LVS_PATIENCE=8 (on a slow machine limits of time are so many times as long)."""
 
 
 def node_of(one: Cluster, text: str) -> str:

@@ -20,6 +20,8 @@ from . import cache, dumps, layout, shell
 from .cluster import Direction
 from .errors import CommandFailed, RigError
 from .kind_program import kind
+from .patience import patient
+from .progress import Progress
 
 CONFIG = Path(__file__).resolve().parents[2] / "kind-config.yaml"
 UPLINK = "eth0"
@@ -44,15 +46,20 @@ class Kind:
     def up(self, nodes: int = 3, *, owned: bool = True) -> None:
         if self._kind in self._run_kind("get", "clusters").split():
             raise RigError(f"cluster {self.name!r} is up already; `down` first, or choose another name")
+        progress = Progress("kind")
         try:
+            progress.at(f"creating a control plane and {nodes} workers")
             network = ["network", "create", "--subnet", SUBNET, "--gateway", layout.CONTROL_PLANE]
             self._docker(*network, "--ip-range", CONTAINERS, self._kind)
             self._create(nodes)
             client = ["run", "-d", "--rm", "--name", self._client, "--network", self._kind, "--ip", layout.CLIENT]
             self._docker(*client, "--entrypoint", "sleep", self._node_image(), "infinity")
             self.kubectl("delete", "node", f"{self._kind}-control-plane")
+            progress.at("loading images into every worker")
             self._load(self._archives)
+            progress.at("waiting for every worker to be ready")
             self.wait_ready()
+            progress.done(f"cluster {self.name!r} is up")
         except BaseException:
             self.down()
             raise
@@ -70,7 +77,7 @@ class Kind:
             self._load(archives)
 
     def wait_ready(self, timeout: float = 120.0) -> None:
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + patient(timeout)
         while True:
             try:
                 lines = self.kubectl("get", "nodes", "--no-headers", timeout=15).splitlines()
@@ -81,7 +88,7 @@ class Kind:
             except CommandFailed as failed:
                 said = str(failed)
             if time.monotonic() > deadline:
-                raise RigError(f"cluster {self.name!r} is not ready after {timeout:.0f} s\n{said}")
+                raise RigError(f"cluster {self.name!r} is not ready after {patient(timeout):.0f} s\n{said}")
             time.sleep(0.5)
 
     @property
@@ -175,7 +182,7 @@ class Kind:
             words += ["--image", image]
         text = config_text(CONFIG.read_text(), nodes, self._proxy)
         network = {"KIND_EXPERIMENTAL_DOCKER_NETWORK": self._kind}
-        self._run_kind(*words, "--wait", "120s", stdin=text, timeout=1800, extra=network)
+        self._run_kind(*words, "--wait", f"{patient(120.0):.0f}s", stdin=text, timeout=1800, extra=network)
         if not shutil.which("kubectl", path=shell.SEARCH_PATH):
             self._kubectl.parent.mkdir(exist_ok=True)
             self._docker("cp", "-qL", f"{self._kind}-control-plane:/usr/bin/kubectl", str(self._kubectl))

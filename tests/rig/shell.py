@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .errors import CommandFailed, RigError
+from .patience import patient
 
 # Debian keeps half of what the rig needs in sbin, which an ordinary user's PATH leaves out.
 SEARCH_PATH = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/local/sbin:/usr/sbin:/sbin"
@@ -26,7 +27,9 @@ def run(
     cwd: Path | None = None,
     extra: Mapping[str, str] | None = None,
 ) -> str:
-    """Standard output. Raises CommandFailed with both streams when the status is not 0 (unless ``check`` is False)."""
+    """Standard output. Raises CommandFailed with both streams when the status is not 0 (unless ``check`` is False), and
+    after ``timeout`` seconds, which ``LVS_PATIENCE`` makes longer."""
+    timeout = None if timeout is None else patient(timeout)
     command = [str(part) for part in argv]
     try:
         done = subprocess.run(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.rig import kind, kind_node, kind_program, layout, shell
+from tests.rig import kind, kind_node, kind_program, layout, patience, shell
 from tests.rig.__main__ import node_of
 from tests.rig.cluster import cluster
 from tests.rig.errors import RigError
@@ -239,3 +239,17 @@ def test_which_provider_is_taken(programs: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("LVS_RIG", "podman")
     with pytest.raises(RigError, match="'podman': choose guests or kind"):
         cluster("x")
+
+
+def test_a_slow_machine_gets_more_time_and_what_is_no_number_is_refused(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert patience.patient(2.0) == 2.0
+    monkeypatch.setenv("LVS_PATIENCE", "2.5")
+    kind.Kind("x").up(2)
+    (create,) = [line for line in recorded.lines if line.startswith("kind create")]
+    assert create.endswith("--wait 300s")
+    for wrong in ("", "0", "-1", "much", "nan"):
+        monkeypatch.setenv("LVS_PATIENCE", wrong)
+        with pytest.raises(RigError, match=f"LVS_PATIENCE='{wrong}': choose a number above 0"):
+            patience.patient(1.0)
