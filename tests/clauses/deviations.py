@@ -45,8 +45,8 @@ DEVIATIONS: Final = (
         "The earlier of both times counts, so that repeated (D12) or forged farewells delay nothing."),
     Deviation(15, "Settings that the RFC does not have", "6.1, 6.4.1, 6.4.2",
         "All off by default, all as in keepalived: preempt delay, a first wait of one interval (`state MASTER`), sync "
-        "groups; ours: standby (priority 1 while a node is drained), and graceful restart, in which the new process is "
-        "Active at once."),
+        "groups; ours: standby (priority 1 while a node is drained, which another node replaces whatever Preempt_Mode "
+        "says), and graceful restart, in which the new process is Active at once."),
     Deviation(16, "The R flag of NAs says whether the node forwards IPv6", "6.4.3, 8.2.2",
         "As Linux and keepalived do. A host that called itself a router would be put on lists of default routers."),
     Deviation(17, "64 addresses, and not an octet more than they need", "5.2.5, 7.1",

@@ -74,14 +74,14 @@ STATES: Final[Mapping[str, tuple[Mutation, ...]]] = {
         Mutation(
             "an equal priority does not put it off",
             MACHINE,
-            "elif advertisement.priority >= mine.effective_priority or",
-            "elif advertisement.priority > mine.effective_priority or",
+            "            advertisement.priority >= mine.effective_priority\n",
+            "            advertisement.priority > mine.effective_priority\n",
         ),
         Mutation(
             "it preempts although it may not",
             EVENTS,
-            "not self.standby and (self.preempt or self.priority == OWNER_PRIORITY)",
-            "not self.standby",
+            "return not self.standby and allowed",
+            "return not self.standby",
         ),
     ),
     "C28": (

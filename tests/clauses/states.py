@@ -179,7 +179,7 @@ class Judge:
             clause = "C26"
             if now + self._skew() < self.due:  # D14
                 self.due, self.armed_by = now + self._skew(), clause
-        elif priority >= self.priority or not (self.preempt or self.priority == 255):
+        elif priority >= self.priority or not (self.preempt or self.priority == 255 or priority == 1):  # D15
             clause = "C27"
             self.active_interval = announced
             self._wait(clause, now)

@@ -58,6 +58,21 @@ def test_when_all_are_drained_the_last_serves_on() -> None:
     assert len(lan.holders()) == 1
 
 
+def test_a_node_that_serves_again_relieves_a_drained_one_also_without_preemption() -> None:
+    lan = FakeLan([120, 110, 100], preempt=False)
+    lan.run(1)
+    for node in (0, 1, 2):
+        lan.stand_by(node)
+        lan.run(1)
+    assert lan.nodes[lan.holders()[0]].machine.parameters.standby
+    lan.stand_by(1, standby=False)
+    assert unserved(lan, 1) == 0.0
+    assert lan.holders() == [1]
+    lan.stand_by(0, standby=False)
+    assert unserved(lan, 5) == 0.0
+    assert lan.holders() == [1], "it stands by no more than the other"
+
+
 STEPS = st.lists(
     st.tuples(st.sampled_from(["drain", "serve", "loss", "whole"]), st.integers(0, 2), st.floats(0.0, 2.0)), max_size=8
 )

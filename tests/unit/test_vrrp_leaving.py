@@ -135,6 +135,17 @@ def test_it_never_preempts_while_it_stands_by_and_takes_back_afterwards() -> Non
     assert machine.handle(Tick(), 2.0 + DOWN)[-1] == became(State.BACKUP, State.ACTIVE, Cause.PREEMPTION)
 
 
+@pytest.mark.clause("D15", "instead")
+def test_whoever_stands_by_is_replaced_also_by_a_router_that_does_not_preempt_others() -> None:
+    for priority, preempted in ((1, True), (2, False)):
+        machine = backup(preempt=False)
+        machine.handle(received(priority, source=LOWER), 1.0)
+        assert (machine.deadline == pytest.approx(DOWN)) == preempted
+    machine = backup(preempt=False, standby=True)
+    machine.handle(received(1, source=LOWER), 1.0)
+    assert machine.deadline == pytest.approx(1.0 + 3 + 255 / 256), "who stands by itself waits"
+
+
 def test_where_no_other_can_it_goes_on_with_the_lowest_priority() -> None:
     machine = active()
     machine.handle(Reconfigure(STANDBY), 0.5)

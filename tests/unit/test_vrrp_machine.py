@@ -132,7 +132,7 @@ def test_a_backup_of_higher_priority_does_not_let_a_lower_one_put_it_off() -> No
 @pytest.mark.clause("C27", "held")
 def test_without_preemption_a_lower_active_is_left_alone() -> None:
     machine = backup(preempt=False)
-    machine.handle(received(1), 3.0)
+    machine.handle(received(2), 3.0)
     assert machine.deadline == 3.0 + DOWN
 
 

@@ -124,10 +124,11 @@ class Parameters:
         """Seconds between adverts."""
         return self.interval if self.send_interval is None else self.send_interval
 
-    @property
-    def preempts(self) -> bool:
-        """Preempt_Mode; the owner always does (section 6.1)."""
-        return not self.standby and (self.preempt or self.priority == OWNER_PRIORITY)
+    def preempts(self, priority: int) -> bool:
+        """Whether an Active of this lower priority is replaced: Preempt_Mode; the owner always does so (section 6.1). And
+        whoever says the lowest one stands by: that asks for a successor."""
+        allowed = self.preempt or self.priority == OWNER_PRIORITY or priority == LOWEST_PRIORITY
+        return not self.standby and allowed
 
     def skew(self, interval: float) -> float:
         """Skew_Time of this priority when the Active advertises at ``interval``, both seconds. Not truncated."""

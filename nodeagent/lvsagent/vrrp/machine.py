@@ -5,7 +5,8 @@ Deviations from the RFC, each on purpose: addresses are acquired before the firs
 then); an Active that gives way to a better one sends a last advert, so that the better one announces once more;
 answers to losing adverts are spaced; a received interval counts for at most four times our own unless its sender
 proved itself; a timer that fires far too late makes an Active listen first; an Active that ends or resigns serves on
-until it hears its successor; adverts may be sent more often than the interval that they announce.
+until it hears its successor; adverts may be sent more often than the interval that they announce; whoever stands by is
+replaced whatever Preempt_Mode says.
 """
 
 from collections.abc import Iterator
@@ -236,7 +237,11 @@ class VirtualRouter:
             self._timer = min(self._timer, now + mine.skew(self._active_interval))
             self._expiry = Cause.ACTIVE_RELEASED
             self.active_address = None
-        elif advertisement.priority >= mine.effective_priority or not mine.preempts or self._is_tolerated(now):
+        elif (
+            advertisement.priority >= mine.effective_priority
+            or not mine.preempts(advertisement.priority)
+            or self._is_tolerated(now)
+        ):
             if advertisement.priority >= mine.effective_priority:
                 self._inferior_since = None
             self.active_address = advertisement.source
