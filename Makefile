@@ -53,8 +53,9 @@ matrix: $(READY) ## what the kernel does with every scheduler, recorded anew, an
 clauses: $(READY) ## break a copy of the code at every clause of RFC 9568: a test must turn red (ARGS=C26)
 	$(PY) -m tests.clauses break --net $(ARGS)
 
-fuzz: $(READY) ## five million damaged adverts for the decoder, on all cores (a minute or two)
+fuzz: $(READY) ## five million damaged adverts for the decoder (two minutes), every property with twenty times its examples (five)
 	$(PY) -m tests.fuzz.vrrp $(ARGS)
+	$(PY) -m pytest -p tests.fuzz.more --times 20 --no-cov -q tests/sim tests/unit
 
 bench: $(READY) ## the election beside keepalived, figures to build/bench.json; 18 min, 6 min with ARGS=--quick
 	$(PY) -m tests.bench $(ARGS)
