@@ -1,4 +1,7 @@
-"""OCI archives: written, for images that are one program and nothing else; read, to see what an image really holds."""
+"""Archives of images: written, for images that are one program and nothing else; read, to see what one really holds.
+
+Written in OCI's format. Read also in Docker's own, which is all that ``docker save`` writes before version 25.
+"""
 
 import hashlib
 import io
@@ -10,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 MEDIA = "application/vnd.oci.image"
+INDEX, DOCKERS_INDEX = "index.json", "manifest.json"
+"""The file that says what else is in an archive: OCI's, and Docker's own."""
 WHITEOUT = ".wh."
 """In front of a name: the file of a lower layer is gone. ``.wh..wh..opq``: all of the folder is."""
 
@@ -78,30 +83,42 @@ def write(out: Path, reference: str, files: Mapping[str, bytes], entrypoint: lis
 def image_digest(archive: Path) -> str:
     """The digest of an archive's index: changes when, and only when, the image does."""
     with tarfile.open(archive) as tar:
-        index = tar.extractfile("index.json")
-        assert index is not None
-        return digest(index.read())
+        names = tar.getnames()
+        return digest(_octets(tar, next(name for name in (INDEX, DOCKERS_INDEX) if name in names)))
 
 
 def read(archive: Path, wanted: str) -> Image:
-    """The image in an archive of buildah or Docker, layer over layer, with contents of what lies below ``wanted``."""
+    """The image in an archive, layer over layer, with contents of what lies below ``wanted``."""
     with tarfile.open(archive) as tar:
-
-        def blob(described: Mapping[str, Any]) -> bytes:
-            file = tar.extractfile(f"blobs/sha256/{described['digest'].removeprefix('sha256:')}")
-            assert file is not None
-            return file.read()
-
-        index = tar.extractfile("index.json")
-        assert index is not None
-        found = json.loads(index.read())
-        while "manifests" in found:  # Docker has an index in its index
-            found = json.loads(blob(found["manifests"][0]))
+        config, layers = _parts(tar) if INDEX in tar.getnames() else _dockers_parts(tar)
         files: dict[str, File] = {}
-        for layer in found["layers"]:
-            files = _over(files, dict(_layer(blob(layer), wanted)))
-        config = json.loads(blob(found["config"]))["config"]
-        return Image(config, files, sum(layer["size"] for layer in found["layers"]))
+        for layer in layers:
+            files = _over(files, dict(_layer(layer, wanted)))
+        return Image(json.loads(config)["config"], files, sum(map(len, layers)))
+
+
+def _parts(tar: tarfile.TarFile) -> tuple[bytes, list[bytes]]:
+    """Configuration and layers, the lowest first."""
+
+    def blob(described: Mapping[str, Any]) -> bytes:
+        return _octets(tar, f"blobs/sha256/{described['digest'].removeprefix('sha256:')}")
+
+    found = json.loads(_octets(tar, INDEX))
+    while "manifests" in found:  # Docker has an index in its index
+        found = json.loads(blob(found["manifests"][0]))
+    return blob(found["config"]), [blob(layer) for layer in found["layers"]]
+
+
+def _dockers_parts(tar: tarfile.TarFile) -> tuple[bytes, list[bytes]]:
+    """Likewise. Layers are not packed in there."""
+    (found,) = json.loads(_octets(tar, DOCKERS_INDEX))
+    return _octets(tar, found["Config"]), [_octets(tar, layer) for layer in found["Layers"]]
+
+
+def _octets(tar: tarfile.TarFile, name: str) -> bytes:
+    file = tar.extractfile(name)
+    assert file is not None, f"{tar.name!r}: {name} is no file"
+    return file.read()
 
 
 def _layer(packed: bytes, wanted: str) -> Iterator[tuple[str, File]]:

@@ -166,3 +166,20 @@ def test_a_place_is_a_namespace_where_this_kernel_has_ip_vs_and_else_a_guest_and
     monkeypatch.setattr(guest, "run", guest_runs)
     assert main(["place", "-t", "5", "--", "true", "-c"]) == 7
     assert done == ["installed", f"{'namespaces' if able else '/k/linux'} ['true', '-c'] 5.0"]
+
+
+def test_an_image_is_read_out_of_dockers_own_archive_too(tmp_path: Path) -> None:
+    """As ``docker save`` of Docker 20 to 24 writes it: Debian 12's, and Ubuntu 24.04's."""
+    layers = [oci._tar({"bin/run": b"old", "bin/go": b"x"}), oci._tar({"bin/run": b"program", "bin/.wh.go": b""})]
+    config = {"config": {"User": "7:7", "Entrypoint": ["run"]}}
+    manifest = [{"Config": "c.json", "RepoTags": ["x/y:1"], "Layers": ["1/layer.tar", "2/layer.tar"]}]
+    files = {"c.json": json.dumps(config).encode(), "manifest.json": json.dumps(manifest).encode()}
+    archive = tmp_path / "a.tar"
+    archive.write_bytes(oci._tar({**files, "1/layer.tar": layers[0], "2/layer.tar": layers[1]}))
+    held = oci.read(archive, "bin/")
+    assert held.config == config["config"]
+    assert {name: file.content for name, file in held.files.items()} == {"bin/run": b"program"}
+    before = oci.image_digest(archive)
+    files["manifest.json"] = json.dumps([{**manifest[0], "Config": "d.json"}]).encode()
+    archive.write_bytes(oci._tar(files))
+    assert oci.image_digest(archive) != before
