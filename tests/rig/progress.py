@@ -1,5 +1,6 @@
 """What a long step is doing, how far it is and how long it may still take: one line that a person can read."""
 
+import math
 import sys
 import time
 from typing import TextIO
@@ -31,7 +32,7 @@ class Progress:
         self._out = out or sys.stderr
         self._terminal = self._out.isatty()
         self._started = self._step = time.monotonic()
-        self._said = 0.0
+        self._said = -math.inf
         self._doing = ""
 
     def say(self, text: str) -> None:
@@ -42,7 +43,7 @@ class Progress:
         """Where we are. Cheap enough to be called for every object compiled."""
         now = time.monotonic()
         if doing != self._doing:
-            self._doing, self._step, self._said = doing, now, 0.0
+            self._doing, self._step, self._said = doing, now, -math.inf
         if now - self._said < (1.0 if self._terminal else EVERY_SECONDS):
             return
         self._said = now

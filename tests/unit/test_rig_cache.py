@@ -4,6 +4,7 @@ import io
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -101,3 +102,14 @@ def test_the_same_activity_is_not_said_again_at_once() -> None:
     for count in range(100):
         meter.at("compiling", count, 100)
     assert out.getvalue().count("\n") == 1
+
+
+def test_each_new_activity_is_said_at_once_also_on_a_machine_that_has_just_booted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tests.rig.progress.time", SimpleNamespace(monotonic=lambda: 3.0))
+    out = io.StringIO()
+    meter = progress.Progress("kind", out)
+    meter.at("creating")
+    meter.at("waiting")
+    assert out.getvalue() == "kind: creating (0:00 so far)\nkind: waiting (0:00 so far)\n"
