@@ -141,6 +141,9 @@ def test_whoever_stands_by_is_replaced_also_by_a_router_that_does_not_preempt_ot
         machine = backup(preempt=False)
         machine.handle(received(priority, source=LOWER), 1.0)
         assert (machine.deadline == pytest.approx(DOWN)) == preempted
+    machine = backup(preempt_delay=60.0)
+    machine.handle(received(1, source=LOWER), 1.0)
+    assert machine.deadline == pytest.approx(DOWN), "nobody waits to relieve it"
     machine = backup(preempt=False, standby=True)
     machine.handle(received(1, source=LOWER), 1.0)
     assert machine.deadline == pytest.approx(1.0 + 3 + 255 / 256), "who stands by itself waits"

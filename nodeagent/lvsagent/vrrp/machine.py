@@ -17,6 +17,7 @@ from lvsagent.vrrp.arp import Announcements
 from lvsagent.vrrp.damping import Damping
 from lvsagent.vrrp.events import (
     FAILURES,
+    LOWEST_PRIORITY,
     OWNER_PRIORITY,
     TRANSITIONS,
     Acquire,
@@ -240,7 +241,7 @@ class VirtualRouter:
         elif (
             advertisement.priority >= mine.effective_priority
             or not mine.preempts(advertisement.priority)
-            or self._is_tolerated(now)
+            or self._is_tolerated(advertisement.priority, now)
         ):
             if advertisement.priority >= mine.effective_priority:
                 self._inferior_since = None
@@ -251,11 +252,12 @@ class VirtualRouter:
             self.active_address = advertisement.source
             self._expiry = Cause.PREEMPTION
 
-    def _is_tolerated(self, now: float) -> bool:
-        """Is the Active, of lower priority, to be left alone yet? (keepalived.conf(5) ``preempt_delay``)"""
+    def _is_tolerated(self, priority: int, now: float) -> bool:
+        """Is the Active, of this lower priority, to be left alone yet? (keepalived.conf(5) ``preempt_delay``)"""
         if self._inferior_since is None:
             self._inferior_since = now
-        return now < max(self._damped_until, self._inferior_since + self.parameters.preempt_delay)
+        patience = 0.0 if priority == LOWEST_PRIORITY else self.parameters.preempt_delay
+        return now < max(self._damped_until, self._inferior_since + patience)
 
     def _received_as_active(self, advertisement: Advertisement, authenticated: bool, now: float) -> Iterator[Output]:
         """Section 6.4.3."""
