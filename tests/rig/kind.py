@@ -180,7 +180,7 @@ class Kind:
         words = ["create", "cluster", "--name", self._kind, "--config", "-", "--kubeconfig", str(self.kubeconfig)]
         if image := os.environ.get("LVS_KIND_IMAGE"):
             words += ["--image", image]
-        text = config_text(CONFIG.read_text(), nodes, self._proxy)
+        text = config_text(CONFIG.read_text(), nodes, self._proxy, os.environ.get("LVS_KIND_PATCHES"))
         network = {"KIND_EXPERIMENTAL_DOCKER_NETWORK": self._kind}
         self._run_kind(*words, "--wait", f"{patient(120.0):.0f}s", stdin=text, timeout=1800, extra=network)
         if not shutil.which("kubectl", path=shell.SEARCH_PATH):
@@ -206,14 +206,18 @@ class Kind:
         return shell.run(["docker", *words], check=check)
 
 
-def config_text(text: str, nodes: int, proxy: str) -> str:
-    """``kind-config.yaml`` with so many workers and kube-proxy in that mode."""
+def config_text(text: str, nodes: int, proxy: str, patches: str | None = None) -> str:
+    """``kind-config.yaml`` with so many workers and kube-proxy in that mode. ``patches``: a folder of the node image with
+    kubeadm's patches of the control plane."""
     config = yaml.safe_load(text)
     others = [node for node in config["nodes"] if node["role"] != "worker"]
     config["nodes"] = [*others, *({"role": "worker"} for _ in range(nodes))]
     ours = layout.kube_proxy_mode(proxy)
     config.setdefault("networking", {})["kubeProxyMode"] = ours["mode"]
     if "ipvs" in ours:
+        config.setdefault("kubeadmConfigPatches", []).append(yaml.safe_dump(ours))
+    if patches:
+        ours = {"kind": "InitConfiguration", "patches": {"directory": patches}}
         config.setdefault("kubeadmConfigPatches", []).append(yaml.safe_dump(ours))
     return yaml.safe_dump(config)
 

@@ -32,6 +32,7 @@ def run(command: Sequence[str], memory: str = "9G", timeout: float | None = None
             "LVS_RIG": "kind",
             "LVS_PATIENCE": os.environ.get("LVS_PATIENCE", "8"),
             "LVS_KIND_IMAGE": kind_node.NAME,
+            "LVS_KIND_PATCHES": kind_node.PATCHES,
             "PATH": f"{kind_node.programs()}:{shell.SEARCH_PATH}",
             "PYTHONDONTWRITEBYTECODE": "1",
         }

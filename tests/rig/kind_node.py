@@ -20,6 +20,8 @@ from .progress import Progress
 from .small_images import pause
 
 FILES = Path(__file__).with_name("kindnode")
+PATCHES = "/kind/patches"
+"""Of the control plane, in the image."""
 NAME = f"docker.io/kindest/node:v{VERSION}"
 KUBERNETES = f"registry.k8s.io/kube-proxy:v{VERSION}"
 PATIENCE = ("pkg/cluster/internal/providers/docker/provision.go", "30*time.Second", "300*time.Second")
@@ -42,7 +44,7 @@ def programs() -> Path:
 
 def node_image() -> Path:
     """The archive, in Docker's own format, of kind's node image (4 minutes)."""
-    files = sorted(FILES.iterdir())
+    files = sorted(path for path in FILES.rglob("*") if path.is_file())
     identity = cache.key(KIND, NAME, *(path.name for path in files), *files, str(kubernetes()), str(pause()), "1")
     return cache.built("kind-node", identity, _node_image, keep=2) / "node.tar"
 

@@ -253,3 +253,19 @@ def test_a_slow_machine_gets_more_time_and_what_is_no_number_is_refused(
         monkeypatch.setenv("LVS_PATIENCE", wrong)
         with pytest.raises(RigError, match=f"LVS_PATIENCE='{wrong}': choose a number above 0"):
             patience.patient(1.0)
+
+
+def test_the_control_plane_is_patched_where_the_node_image_has_patches(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def directories() -> list[str]:
+        kind.Kind("x").up(1)
+        parts = [yaml.safe_load(text) for text in yaml.safe_load(recorded.stdin)["kubeadmConfigPatches"]]
+        return [part["patches"]["directory"] for part in parts if "patches" in part]
+
+    assert directories() == []
+    monkeypatch.setenv("LVS_KIND_PATCHES", kind_node.PATCHES)
+    assert directories() == [kind_node.PATCHES]
+    for file in (kind_node.FILES / "patches").iterdir():
+        (container,) = yaml.safe_load(file.read_text())["spec"]["containers"]
+        assert file.name == f"{container['name']}+strategic.yaml"
