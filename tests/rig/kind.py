@@ -207,8 +207,10 @@ class Kind:
 
 
 def config_text(text: str, nodes: int, proxy: str, patches: str | None = None) -> str:
-    """``kind-config.yaml`` with so many workers and kube-proxy in that mode. ``patches``: a folder of the node image with
-    kubeadm's patches of the control plane."""
+    """``kind-config.yaml`` with so many workers and kube-proxy in that mode.
+
+    ``patches``: a folder of the node image with kubeadm's patches of the control plane.
+    """
     config = yaml.safe_load(text)
     others = [node for node in config["nodes"] if node["role"] != "worker"]
     config["nodes"] = [*others, *({"role": "worker"} for _ in range(nodes))]
