@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from lvsagent.election.netlink import AddressEvent, Monitor
+from lvsagent.election.monitor import Monitor
+from lvsagent.election.netlink import AddressEvent
 from lvsagent.vrrp import packet
 from tests.net.election_host import CLIENT, DR1, DR2, VIP, ElectionHost, Probe, router
 from tests.net.lan import SWITCH, Lan

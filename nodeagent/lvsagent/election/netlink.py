@@ -1,6 +1,5 @@
 """rtnetlink with struct: addresses and links of this network namespace (linux/rtnetlink.h, linux/if_addr.h)."""
 
-import contextlib
 import errno
 import itertools
 import os
@@ -10,8 +9,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from lvsagent.election import bpf
-
 NLMSG_ERROR: Final = 2
 NLMSG_DONE: Final = 3
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
@@ -19,7 +16,6 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
 NLM_F_DUMP_INTR: Final = 0x10
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
-RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 IFA_ADDRESS, IFA_LOCAL, IFA_CACHEINFO, IFA_FLAGS = 1, 2, 6, 8
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINK = 1, 3, 5
 IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_F_PERMANENT, IFA_F_NOPREFIXROUTE = 0x02, 0x08, 0x40, 0x80, 0x200
@@ -32,7 +28,7 @@ _ADDRESS: Final = struct.Struct("=BBBBI")
 _LINK: Final = struct.Struct("=BxHiII")
 _ATTRIBUTE: Final = struct.Struct("=HH")
 _RECEIVE_BUFFER: Final = 1 << 20
-_LONGEST: Final = 1 << 16
+LONGEST: Final = 1 << 16
 """Octets of a datagram; the kernel makes them of 32 KiB at most."""
 BATCH: Final = 100
 """Requests in one datagram. The kernel queues all answers to them before the first one can be read, some 800 octets of
@@ -48,10 +44,6 @@ _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
 class NetlinkError(OSError):
     """The kernel refused a request. ``errno`` says why."""
-
-
-class EventsLost(Exception):
-    """More happened than the socket could hold (ENOBUFS), or it cannot be read: read everything anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +108,7 @@ class Rtnetlink:
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-        _enlarge(self._socket)
+        enlarge(self._socket)
         self._socket.bind((0, 0))
         self._socket.settimeout(PATIENCE)
         self._sequence = itertools.count(1)
@@ -151,7 +143,7 @@ class Rtnetlink:
         header = _HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST | NLM_F_ACK | flags, sequence, 0)
         self._socket.send(header + body)
         while True:
-            for message, _, answers, content in _messages(self._socket.recv(_LONGEST)):
+            for message, _, answers, content in messages(self._socket.recv(LONGEST)):
                 if message == NLMSG_ERROR and answers == sequence:
                     if code := -struct.unpack_from("=i", content)[0]:
                         raise NetlinkError(code, os.strerror(code))
@@ -223,7 +215,7 @@ class Rtnetlink:
         try:
             self._socket.send(batch)
             while last in asked:
-                for message, _, sequence, body in _messages(self._socket.recv(_LONGEST)):
+                for message, _, sequence, body in messages(self._socket.recv(LONGEST)):
                     if message == NLMSG_ERROR and sequence in asked:
                         address = asked.pop(sequence)
                         if code := -struct.unpack_from("=i", body)[0]:
@@ -256,7 +248,7 @@ class Rtnetlink:
         events: list[LinkEvent | AddressEvent] = []
         whole = True
         while True:
-            for message, flags, answers, content in _messages(self._socket.recv(_LONGEST)):
+            for message, flags, answers, content in messages(self._socket.recv(LONGEST)):
                 if answers != sequence:
                     continue
                 whole = whole and not flags & NLM_F_DUMP_INTR
@@ -265,7 +257,7 @@ class Rtnetlink:
                 if message == NLMSG_ERROR:
                     code = -struct.unpack_from("=i", content)[0]
                     raise NetlinkError(code, os.strerror(code))
-                if (event := _event(message, content)) is not None:
+                if (event := event_of(message, content)) is not None:
                     events.append(event)
 
     def _drain(self) -> None:
@@ -273,7 +265,7 @@ class Rtnetlink:
         self._socket.setblocking(False)
         for _ in range(MOST_LEFT):
             try:
-                self._socket.recv(_LONGEST)
+                self._socket.recv(LONGEST)
             except BlockingIOError:
                 break
             except OSError:  # ENOBUFS once more
@@ -281,58 +273,7 @@ class Rtnetlink:
         self._socket.settimeout(PATIENCE)
 
 
-class Monitor:
-    """What others do to links and addresses."""
-
-    def __init__(self, port: int = 0) -> None:
-        """``port``: of the ``Rtnetlink`` whose own changes of addresses are not told: renewals are many."""
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-        _enlarge(self._socket)
-        if port:
-            with contextlib.suppress(OSError):  # then we hear of ourselves, too
-                bpf.attach(self._socket, _but_from(port))
-        self._socket.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR))
-        self._socket.setblocking(False)
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def read(self, limit: int = 256) -> list[LinkEvent | AddressEvent]:
-        """What happened since the last call; ``limit`` datagrams at most. Raises EventsLost."""
-        events: list[LinkEvent | AddressEvent] = []
-        try:
-            with contextlib.suppress(BlockingIOError):
-                for _ in range(limit):
-                    for kind, _flags, _sequence, body in _messages(self._socket.recv(_LONGEST)):
-                        if (event := _event(kind, body)) is not None:
-                            events.append(event)
-        except OSError as error:
-            raise EventsLost from error
-        return events
-
-
-def _but_from(port: int) -> list[bpf.Instruction]:
-    """A filter for notices of addresses that somebody else changed. Numbers are in the host's order, BPF loads them as
-    if they were in the network's."""
-    new, gone, own = (
-        int.from_bytes(struct.pack(layout, value))
-        for layout, value in (("=H", RTM_NEWADDR), ("=H", RTM_DELADDR), ("=I", port))
-    )
-    return [
-        (bpf.LOAD_HALF, 0, 0, 4),
-        (bpf.JUMP_EQUAL, 1, 0, new),
-        (bpf.JUMP_EQUAL, 0, 2, gone),
-        (bpf.LOAD_WORD, 0, 0, 12),
-        (bpf.JUMP_EQUAL, 1, 0, own),
-        bpf.ANYTHING,
-        bpf.NOTHING,
-    ]
-
-
-def _enlarge(opened: socket.socket) -> None:
+def enlarge(opened: socket.socket) -> None:
     """Its receive buffer, to _RECEIVE_BUFFER octets, or as far as net.core.rmem_max allows (no CAP_NET_ADMIN)."""
     try:
         opened.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _RECEIVE_BUFFER)
@@ -340,7 +281,7 @@ def _enlarge(opened: socket.socket) -> None:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
     """(type, flags, sequence, body) of each message of a datagram."""
     at = 0
     while at + _HEADER.size <= len(data):
@@ -373,7 +314,8 @@ def attribute(kind: int, value: bytes) -> bytes:
     return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + b"\0" * (-len(value) % 4)
 
 
-def _event(kind: int, body: bytes) -> LinkEvent | AddressEvent | None:
+def event_of(kind: int, body: bytes) -> LinkEvent | AddressEvent | None:
+    """What a message tells of a link or an address; None: of something else."""
     if kind in (RTM_NEWLINK, RTM_DELLINK) and len(body) >= _LINK.size:
         _family, _hardware, index, flags, _change = _LINK.unpack_from(body)
         attributes = _attributes(body[_LINK.size :])

@@ -10,7 +10,8 @@ from typing import Final, Protocol
 
 from lvsagent.election import macvlan
 from lvsagent.election.frames import ArpSocket, NdSocket, NeighborSocket
-from lvsagent.election.netlink import Address, AddressEvent, EventsLost, Link, Monitor, Rtnetlink
+from lvsagent.election.monitor import EventsLost, Monitor
+from lvsagent.election.netlink import Address, AddressEvent, Link, Rtnetlink
 from lvsagent.election.sockets import AdvertSocket
 
 SCOPE_LINK: Final = 253
