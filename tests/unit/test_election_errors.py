@@ -1,11 +1,11 @@
 """What the kernel does not give the election at some moment: it lives without, and asks again."""
 
+import _thread
 import errno
 import os
 import resource
 import select
 import socket
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,12 +155,12 @@ def test_a_socket_that_nobody_would_be_woken_up_for_does_not_count_as_open(
 
 
 def test_a_tap_is_closed_here_where_no_thread_can_be_started(opened: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_thread: object) -> None:
+    def fail(*_arguments: object) -> None:
         raise RuntimeError("can't start new thread")
 
     tap = Opened()
     opened.register(tap)
-    monkeypatch.setattr(threading.Thread, "start", fail)
+    monkeypatch.setattr(_thread, "start_new_thread", fail)
     opened.unregister(tap)
     assert tap.closed
 

@@ -107,10 +107,9 @@ def _lock(folder: Path) -> Iterator[None]:
 
 
 def _request_realtime(log: Log) -> bool:
-    """Come before busy neighbours; children do not inherit it."""
+    """Come before busy neighbours. Threads inherit it: one that has the interpreter must not wait for a processor."""
     try:
-        policy = os.SCHED_RR | os.SCHED_RESET_ON_FORK
-        os.sched_setscheduler(0, policy, os.sched_param(REALTIME_PRIORITY))
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(REALTIME_PRIORITY))
     except OSError as error:
         log("runs without real-time priority; a busy node may cost a take-over (grant CAP_SYS_NICE)", error=error)
         return False

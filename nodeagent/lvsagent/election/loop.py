@@ -18,7 +18,7 @@ from lvsagent.election.log import Log
 from lvsagent.election.netlink import Rtnetlink
 from lvsagent.election.server import Server
 from lvsagent.election.wire import Wire
-from lvsagent.election.wish import WishStore
+from lvsagent.election.wish import Keeper, WishStore
 from lvsagent.vrrp import auth
 
 FLOOD: Final = 1000.0
@@ -35,6 +35,8 @@ NOTICE: Final = 0.03
 """Seconds in which the notices of a restart leave."""
 FAREWELL: Final = 1.1
 """Seconds for which an orderly end goes on serving until a successor is heard."""
+KEEPING: Final = 0.5
+"""Seconds for which the last wish may still be on its way to the disk."""
 
 
 def clock() -> float:
@@ -59,6 +61,7 @@ class Loop:
     ) -> None:
         self._server = server
         self._store = store
+        self._keeper = Keeper(store)
         self._run_folder = run_folder
         self._log = log
         self._realtime = realtime
@@ -116,6 +119,7 @@ class Loop:
         handoff.ended(self._run_folder)
         if suspended:
             handoff.leave(self._run_folder, suspended, self._log)
+        self._keeper.wait(KEEPING)
         self._server.close()
         self._wire.close()
         self._netlink.close()
@@ -178,7 +182,7 @@ class Loop:
             for wish in self._server.receive(client):
                 self._engine.configure(wish, now)
                 self._say(self._beats.configure(wish, now))
-                self._store.save(wish)
+                self._keeper.save(wish)
                 self._generation = wish.generation
                 self._confirmed = False
 

@@ -4,20 +4,16 @@ import contextlib
 import errno
 import os
 import select
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
-from lvsagent.election import macvlan
+from lvsagent.election import aside, macvlan
 from lvsagent.election.frames import ArpSocket, NdSocket, NeighborSocket
 from lvsagent.election.monitor import EventsLost, Monitor
 from lvsagent.election.netlink import Address, AddressEvent, Link, Rtnetlink
 from lvsagent.election.sockets import AdvertSocket
 
 SCOPE_LINK: Final = 253
-
-THREAD_STACK: Final = 256 * 1024
-"""Octets; memory is locked, so the usual 8 MiB would be taken at once."""
 Place = tuple[str, int]
 """Interface and family."""
 
@@ -187,11 +183,7 @@ class Wire:
         """
         with contextlib.suppress(OSError):
             self._epoll.unregister(opened.fileno())
-        threading.stack_size(THREAD_STACK)
-        try:
-            threading.Thread(target=opened.close, daemon=True).start()
-        except RuntimeError:  # no memory or no number for a thread: then it is waited for
-            opened.close()
+        aside.do(opened.close)
 
     def close(self) -> None:
         opened: list[_Closable] = [*self.adverts.values(), *self.neighbors.values(), self.monitor]
