@@ -5,6 +5,7 @@ import itertools
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -39,6 +40,9 @@ MOST_LEFT: Final = 10_000
 """Datagrams that are thrown away after an error."""
 ATTEMPTS: Final = 5
 """To read links or addresses while they do not change."""
+FENCE_LONGEST: Final = 60
+"""Seconds that an address of ours has left at most: a restart that was announced may last for 30. A lease of DHCP has
+hours, and NetworkManager puts it on the interface without a route, too."""
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
 
@@ -74,12 +78,14 @@ class Address:
     prefix_length: int
     scope: int
     flags: int
+    left: int = 0
+    """Seconds until the kernel removes it, unless it is permanent."""
 
     @property
     def fenced(self) -> bool:
-        """Added the way we add ours: with an end of its life and without a route."""
+        """Added the way we add ours: with an end of its life soon and without a route."""
         wanted = IFA_F_NOPREFIXROUTE | (IFA_F_NODAD if len(self.address) == 16 else 0)
-        return self.flags & (wanted | IFA_F_PERMANENT) == wanted
+        return self.flags & (wanted | IFA_F_PERMANENT) == wanted and self.left <= FENCE_LONGEST
 
     @property
     def usable(self) -> bool:
@@ -333,6 +339,7 @@ def event_of(kind: int, body: bytes) -> LinkEvent | AddressEvent | None:
         attributes = _attributes(body[_ADDRESS.size :])
         address = attributes.get(IFA_LOCAL) or attributes.get(IFA_ADDRESS, b"")
         flags = struct.unpack("=I", attributes[IFA_FLAGS])[0] if len(attributes.get(IFA_FLAGS, b"")) == 4 else low_flags
-        found = Address(index=index, address=address, prefix_length=prefix_length, scope=scope, flags=flags)
+        left = int.from_bytes(attributes.get(IFA_CACHEINFO, b"")[4:8], sys.byteorder)
+        found = Address(index=index, address=address, prefix_length=prefix_length, scope=scope, flags=flags, left=left)
         return AddressEvent(found, kind == RTM_DELADDR)
     return None

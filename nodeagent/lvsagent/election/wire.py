@@ -32,6 +32,8 @@ class Wire:
         self._watched: frozenset[str] = frozenset()
         self._links: dict[str, Link] = {}
         self._foreign: dict[int, list[Address]] = {}
+        self._passing: dict[int, list[Address]] = {}
+        """Those that are added the way we add ours. A lease of DHCP looks like it in its last minute."""
         self.fenced: set[tuple[int, bytes, int]] = set()
         """Index, address and prefix length of what was added the way we add ours."""
         self.trouble = ""
@@ -60,11 +62,9 @@ class Wire:
             return
         self.trouble = ""
         self._links = {link.name: link for link in links if link.name in self._watched}
-        foreign: dict[int, list[Address]] = {}
+        self._foreign, self._passing = {}, {}
         for there in addresses:
-            if not there.fenced:
-                foreign.setdefault(there.index, []).append(there)
-        self._foreign = foreign
+            (self._passing if there.fenced else self._foreign).setdefault(there.index, []).append(there)
         self.fenced = {(there.index, there.address, there.prefix_length) for there in addresses if there.fenced}
 
     def foreign(self, index: int) -> Sequence[Address]:
@@ -78,21 +78,26 @@ class Wire:
         """The address that adverts come from; None: the interface has none.
 
         The preferred one as long as it is there; else, of IPv4, the primary one that is not virtual, and of IPv6 a
-        link-local one or a global one that is not virtual (their order changes).
+        link-local one or a global one that is not virtual (their order changes). One that is about to go only where
+        there is no other.
         """
         interface, family = place
         link = self._links.get(interface)
+        if link is None:
+            return None
         size = 4 if family == 4 else 16
-        found = [
-            there.address
-            for there in (self.foreign(link.index) if link is not None else ())
-            if len(there.address) == size
-            and there.usable
-            and there.address not in virtual
-            and (there.scope >= SCOPE_LINK) == (family == 6 and link_local)
-        ]
-        if preferred in found:
-            return preferred
+        found: list[bytes] = []
+        for some in (self._foreign, self._passing):
+            found += [
+                there.address
+                for there in some.get(link.index, ())
+                if len(there.address) == size
+                and there.usable
+                and there.address not in virtual
+                and (there.scope >= SCOPE_LINK) == (family == 6 and link_local)
+            ]
+            if preferred in found:
+                return preferred
         return found[0] if found else None
 
     def changes(self, ours: Callable[[int, bytes], bool]) -> tuple[list[AddressEvent], bool]:
