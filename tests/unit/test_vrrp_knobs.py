@@ -129,6 +129,17 @@ def test_a_willing_router_waits_again_when_it_hears_its_active() -> None:
     assert machine.handle(Promote(), 4.1) == ()
 
 
+def test_a_willing_router_whose_group_is_given_up_becomes_active_by_itself() -> None:
+    machine = backup(grouped=True)
+    machine.handle(Tick(), DOWN)
+    machine.handle(Reconfigure(replace(PARAMETERS, grouped=True, preempt=False)), 10.0)
+    assert machine.willing, "still of a group: it waits for the others"
+    machine.handle(Reconfigure(PARAMETERS), 60.0)
+    assert machine.deadline is not None
+    assert machine.deadline <= 60.0
+    assert machine.handle(Tick(), 60.0)[-1] == became(State.BACKUP, State.ACTIVE, Cause.ACTIVE_SILENT)
+
+
 def pair_of_actives() -> tuple[VirtualRouter, VirtualRouter]:
     one, two = backup(grouped=True), backup(grouped=True)
     for machine in (one, two):

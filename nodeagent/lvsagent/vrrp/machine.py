@@ -323,6 +323,7 @@ class VirtualRouter:
             return
         self._announcements.settings = parameters.announcing
         if self.state is State.BACKUP:
+            self.willing = self.willing and parameters.grouped  # nobody promotes one that left its group
             if self._active_interval == before.interval:
                 self._active_interval = parameters.interval
             if self._expiry is not Cause.ACTIVE_RELEASED and not self.willing:
