@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from lvsagent.vrrp import auth
 from lvsagent.vrrp.auth import KeyRing, parse_key, window_for
-from lvsagent.vrrp.packet import Dropped, DropReason
-from tests.fakes.signing_node import HOUR, KEY, NOON, OTHER_KEY, RING, SOURCE, STRANGER, Node
+from lvsagent.vrrp.packet import Dropped, DropReason, encode
+from tests.fakes.signing_node import HOUR, KEY, NOON, OTHER_KEY, RING, SOURCE, STRANGER, Node, advert
 
 pytestmark = pytest.mark.unit
 
@@ -158,6 +158,20 @@ def test_fault_59_keys_are_rotated_without_a_refused_advert() -> None:
         assert one.takes(other.send(second, STRANGER), second)
         signed.add((one.signer.signing, other.signer.signing))
     assert signed == {(1, 1), (2, 1), (2, 2)}
+
+
+def test_fault_59_a_process_that_starts_amid_a_rotation_signs_with_the_key_that_every_node_has() -> None:
+    """A new pod has the new key at once, the other nodes have it when their kubelets look."""
+    old, both = KeyRing({1: KEY}), KeyRing({1: KEY, 2: OTHER_KEY})
+    other, started = Node(ring=old), auth.Signer(both, auth.Clock(NOON, 0.0), monotonic=1000.0)
+    assert started.signing == 1
+    for second in range(1000, 1300):
+        if second == 1090:
+            other.verifier.use(both)
+        sent = advert(STRANGER)
+        trailer = started.sign(encode(sent), STRANGER, NOON + second, second)
+        assert other.takes((encode(sent, trailer=trailer), STRANGER), second)
+    assert started.signing == 2
 
 
 def test_a_key_that_is_gone_signs_no_more() -> None:

@@ -136,7 +136,8 @@ class Credentials:
             return
         if self._verifier is None:
             self._verifier = auth.Verifier(ring, self._clock, mode=config.authentication_mode, window=self._window)
-            self._signer = None if unsigned else auth.Signer(ring, self._clock, window=self._window)
+            signer = auth.Signer(ring, self._clock, window=self._window, monotonic=now)
+            self._signer = None if unsigned else signer
         else:
             self._verifier.use(ring)
             if self._signer is not None:

@@ -38,7 +38,7 @@ class Proofs:
         self._ring = ring
         if self._signer is None:
             self._demanded = now + ROLL_OUT
-            self._signer = auth.Signer(ring, self._clock)
+            self._signer = auth.Signer(ring, self._clock, monotonic=now)
         else:
             self._signer.use(ring, now)
         for verifier in self._verifiers.values():

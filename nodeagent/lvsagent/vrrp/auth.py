@@ -126,8 +126,16 @@ class Signer:
 
     __slots__ = ("_clock", "_next", "_ring", "_sequence", "_settle", "_window", "signing")
 
-    def __init__(self, ring: KeyRing, clock: Clock, *, window: int = WINDOW_MINIMUM, settle: float = SETTLE) -> None:
-        """``window`` and ``settle`` in seconds."""
+    def __init__(
+        self,
+        ring: KeyRing,
+        clock: Clock,
+        *,
+        window: int = WINDOW_MINIMUM,
+        settle: float = SETTLE,
+        monotonic: float = 0.0,
+    ) -> None:
+        """``window`` and ``settle`` in seconds. ``monotonic``: now."""
         self._ring = ring
         self._clock = clock
         self._window = window
@@ -135,8 +143,10 @@ class Signer:
         self._sequence: int | None = None
         self._next: tuple[int, float] | None = None
         """A newer key, and when it signs (monotonic)."""
-        self.signing = ring.newest
+        # Of several keys the newest may have come with this very process, and to no other node yet.
+        self.signing = sorted(ring.keys)[-2:][0]
         """The id of the key that signs."""
+        self.use(ring, monotonic)
 
     def use(self, ring: KeyRing, monotonic: float) -> None:
         """Other keys. A newer one signs when every node has had time to get it; at once when the old one is gone."""
