@@ -235,11 +235,13 @@ class Engine:
             # The interface that serves may be well although another one is not: nobody notices the hand-over then.
             patience = PATIENCE if found == untracked else 0.0
             self._run(router, events.Shutdown(events.Cause.INTERFACE_LOST, patience), now)
+            settle.leave_alone(router, self._wire, self.routers.values())
             return
         if router.index not in (0, found.index):  # deleted and created anew between two looks
             self._run(router, events.Shutdown(events.Cause.INTERFACE_LOST), now)
             self._fence.forget(router.index)
-        router.index = found.index
+        moved = router.mac not in (b"", found.mac)
+        router.index, router.mac = found.index, found.mac
         wanted = routers.parameters(router.config, found.source)
         self._reconfigure(router, replace(wanted, priority=settle.priority(router, self._wire)), now)
         resume = router.config.name in self._resuming
@@ -249,6 +251,8 @@ class Engine:
                 router.probing.start(frozenset(router.machine.parameters.addresses) - frozenset(router.adopted), now)
         self._resuming -= {router.config.name}
         self._run(router, events.Startup(resume), now)
+        if moved:
+            self._run(router, events.Claimed(), now)  # clients look for the addresses where they were
 
     def _reconfigure(self, router: Router, wanted: events.Parameters, now: float) -> None:
         """Other parameters in place. Addresses that are new are asked for first."""

@@ -225,6 +225,8 @@ class Router:
     """Why it does not run now; as last logged."""
     index: int = 0
     """Of ``carrier``, while running."""
+    mac: bytes = b""
+    """Where the addresses are, while running; empty with a virtual MAC."""
     adopted: tuple[bytes, ...] = ()
     """Leftovers of an earlier process, still on the interface."""
     carrier_lost: float | None = None
@@ -234,6 +236,8 @@ class Router:
     """When the last advert that counts came in."""
     arrived: float | None = None
     """When its socket last had anything to read."""
+    unheeded: tuple[float, packet.DropReason] | None = None
+    """When an advert of a director was refused last, and why."""
     send_failed: bool = False
     directors_asked: float | None = None
     servers_asked: float | None = None

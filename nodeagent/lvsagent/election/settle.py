@@ -1,6 +1,7 @@
 """Can a router run now? Its links, their carrier, the address that its adverts come from, its sockets."""
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +20,8 @@ class Ground:
     index: int
     """Of the interface that has the addresses."""
     source: bytes
+    mac: bytes = b""
+    """Where the addresses are, unless it is the virtual MAC."""
 
 
 def ground(router: Router, wire: Wire, virtual: frozenset[bytes], now: float) -> Ground | str:
@@ -45,11 +48,22 @@ def ground(router: Router, wire: Wire, virtual: frozenset[bytes], now: float) ->
     except OSError as error:
         return f"interface {config.interface}: {error.strerror}"
     if router.virtual_mac is None:
-        return Ground(vip_link.index, source)
+        return Ground(vip_link.index, source, vip_link.mac)
     try:
         return Ground(wire.macvlan(router.carrier, vip_link, router.virtual_mac).index, source)
     except OSError as error:
         return f"interface {router.carrier} cannot be made on {config.vip_interface}: {error.strerror}"
+
+
+def leave_alone(router: Router, wire: Wire, others: Iterable[Router]) -> None:
+    """Close the socket for adverts of an interface without addresses. What took these away (an MTU below 1280, a stay
+    in another namespace) took its memberships, too: later on it would hear nothing, and its router be Active beside
+    another."""
+    place = router.place
+    if wire.source(place, frozenset(), b"", link_local=router.link_local) is not None:
+        return
+    if all(each.place != place or each.machine.state is events.State.INITIALIZE for each in others):
+        wire.close_adverts(place)
 
 
 def leftovers(router: Router, wire: Wire) -> tuple[bytes, ...]:

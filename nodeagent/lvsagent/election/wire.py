@@ -155,6 +155,10 @@ class Wire:
         self.adverts[place] = fresh
         return fresh
 
+    def close_adverts(self, place: Place) -> None:
+        """It is opened anew when it is needed."""
+        self._close(self.adverts.pop(place, None))
+
     def open_neighbors(self, place: Place, link: Link) -> NeighborSocket:
         """The socket for ARP or ND, opened anew when the interface or its MAC is another. Raises OSError."""
         current = self.neighbors.get(place)

@@ -1,0 +1,112 @@
+"""What a router stands on and what others do to it: leases, MTU, MAC addresses, sync groups, other versions of VRRP."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lvsagent import ipc
+from tests.net.election_host import DR1, DR2, VIP, VIP6, ElectionHost, Pair, await_finding, router, router6
+from tests.net.lan import Lan
+
+pytestmark = pytest.mark.net
+NEEDS = ("lan",)
+
+HELD6 = f"{VIP6}/128"
+LEASE = ("valid_lft", "3600", "preferred_lft", "3600", "noprefixroute")
+"""As NetworkManager adds an address that it got by DHCP."""
+
+
+@pytest.fixture
+def lan() -> Iterator[Lan]:
+    with Lan() as lan:
+        yield lan
+
+
+@pytest.fixture
+def pair(lan: Lan, tmp_path: Path) -> Iterator[Pair]:
+    with contextlib.closing(Pair(lan, tmp_path)) as pair:
+        yield pair
+
+
+def until(host: ElectionHost, holds: bool, address: str = f"{VIP}/32", timeout: float = 5.0) -> None:
+    end = time.monotonic() + timeout
+    while host.holds(address) != holds:
+        assert time.monotonic() < end, f"{host.name} holds={not holds}; log: {host.log}"
+        time.sleep(0.01)
+
+
+def test_a_node_serves_whose_own_address_is_a_lease_of_networkmanager(lan: Lan, tmp_path: Path) -> None:
+    host = ElectionHost(lan, "dr1", f"{DR1}/24", tmp_path)
+    lan.run("dr1", ["ip", "address", "del", f"{DR1}/24", "dev", "eth0"])
+    lan.run("dr1", ["ip", "address", "add", f"{DR1}/24", "dev", "eth0", *LEASE])
+    with contextlib.closing(host):
+        host.start()
+        host.configure(router(100))
+        until(host, True)
+        assert host.statistics().routers[0].active_address == DR1
+        # Renewed, as every few hours; and in its last minute, because the server of leases is down.
+        for left in ("3600", "30"):
+            lifetime = ["valid_lft", left, "preferred_lft", left, "noprefixroute"]
+            lan.run("dr1", ["ip", "address", "replace", f"{DR1}/24", "dev", "eth0", *lifetime])
+            time.sleep(0.5)
+        assert len(host.transitions()) == 2, host.transitions()
+
+
+def test_fault_38_who_was_without_ipv6_for_a_moment_hears_the_other_director_again(lan: Lan, tmp_path: Path) -> None:
+    """Below 1280 the kernel gives up IPv6 on an interface, and the groups that sockets had joined there."""
+    hosts = [ElectionHost(lan, f"dr{k}", f"10.0.0.1{k}/24", tmp_path, f"fe80::1{k}/64") for k in (1, 2)]
+    with contextlib.ExitStack() as stack:
+        for host, priority in zip(hosts, (110, 100), strict=True):
+            stack.callback(host.close)
+            host.start()
+            host.configure(router6(priority))
+        until(hosts[0], True, HELD6)
+        until(hosts[1], False, HELD6)
+        hosts[1].await_heard("fe80::11")
+        lan.run("dr2", ["ip", "link", "set", "eth0", "mtu", "1200"])
+        hosts[1].await_state("Initialize")
+        lan.run("dr2", ["ip", "link", "set", "eth0", "mtu", "1500"])
+        lan.run("dr2", ["ip", "address", "replace", "fe80::12/64", "dev", "eth0", "nodad"])
+        hosts[1].await_state("Backup")
+        time.sleep(1.0)
+        assert not hosts[1].holds(HELD6), hosts[1].log
+        assert hosts[1].statistics().routers[0].state == "Backup"
+
+
+def test_fault_38_the_address_is_announced_where_it_is_when_the_interface_has_another_mac(pair: Pair) -> None:
+    pair.dr1.configure(router(110, announce_refresh_ms=0))
+    until(pair.dr1, True)
+    time.sleep(1.5)  # the rounds after the take-over
+    lan = pair.lan
+    lan.run("client", ["ip", "neighbour", "replace", VIP, "lladdr", lan.mac("dr1"), "dev", "eth0", "nud", "stale"])
+    lan.run("dr1", ["ip", "link", "set", "eth0", "address", "02:00:00:00:12:34"])
+    end = time.monotonic() + 3
+    while "02:00:00:00:12:34" not in (known := lan.run("client", ["ip", "neighbour", "show", "to", VIP])):
+        assert time.monotonic() < end, known
+        time.sleep(0.05)
+
+
+def test_routers_that_wait_for_their_group_serve_when_it_is_given_up(pair: Pair) -> None:
+    """The other router of the group can run nowhere."""
+    broken = router(100, name="broken", virtual_router_id=52, interface="none0", addresses=("10.0.0.202/32",))
+    for host, priority in zip((pair.dr1, pair.dr2), (110, 100), strict=True):
+        host.configure(router(priority, sync_group="both"), replace(broken, sync_group="both"))
+    time.sleep(1.0)
+    assert not any(host.holds() for host in (pair.dr1, pair.dr2))
+    for host, priority in zip((pair.dr1, pair.dr2), (110, 100), strict=True):
+        host.configure(router(priority), broken)
+    until(pair.dr1, True)
+    until(pair.dr2, False)
+
+
+def test_a_director_that_speaks_another_version_is_named_with_the_remedy(pair: Pair) -> None:
+    """keepalived speaks version 2 for IPv4 unless it is told otherwise."""
+    pair.dr1.configure(router(110, sources=(DR2,)))
+    pair.dr2.configure(router(100, sources=(DR1,), version=2, advertisement_interval_ms=1000))
+    words = (VIP, DR2, "refused", "version")
+    await_finding(pair.dr1, ipc.Finding.NO_PEERS_HEARD, *words, timeout=15)
+    await_finding(pair.dr2, ipc.Finding.NO_PEERS_HEARD, VIP, DR1, "refused", "version", timeout=15)
