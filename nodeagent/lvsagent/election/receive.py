@@ -113,6 +113,8 @@ class Receiver:
             self._log(DROPPED, source=ipaddress.ip_address(outer.source), reason=reason)
         if router is None:
             return
+        if outer.source in router.directors:
+            router.unheeded = (now, reason)
         if reason in _OLD:
             source = ipaddress.ip_address(outer.source)
             text = f"{source} sends adverts that were signed for another time ({reason}): are clocks wrong?"

@@ -108,12 +108,12 @@ def decode(
         return Dropped(DropReason.TRUNCATED)
     version = payload[0] >> 4
     size = len(source)
-    if version not in (_ONLY_3 if policy is None else policy.versions) or (version == v2.VERSION and size != 4):
-        return Dropped(DropReason.VERSION)
-    if payload[0] & 0x0F != TYPE_ADVERTISEMENT:
-        return Dropped(DropReason.TYPE)
     identifier = payload[1]
     expected = _ANYTHING if policy is None else policy.routers.get(identifier)
+    if version not in (_ONLY_3 if policy is None else policy.versions) or (version == v2.VERSION and size != 4):
+        return Dropped(DropReason.VERSION, identifier if expected is not None else 0)
+    if payload[0] & 0x0F != TYPE_ADVERTISEMENT:
+        return Dropped(DropReason.TYPE)
     if identifier == 0 or expected is None or (virtual_router_ids is not None and identifier not in virtual_router_ids):
         return Dropped(DropReason.VRID)
     if version != expected.version:
