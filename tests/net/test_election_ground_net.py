@@ -1,6 +1,8 @@
 """What a router stands on and what others do to it: leases, MTU, MAC addresses, sync groups, other versions of VRRP."""
 
 import contextlib
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,13 +11,15 @@ from pathlib import Path
 import pytest
 
 from lvsagent import ipc
+from lvsagent.vrrp import arp, ndp
 from tests.net.election_host import DR1, DR2, VIP, VIP6, ElectionHost, Pair, await_finding, router, router6
 from tests.net.lan import Lan
 
 pytestmark = pytest.mark.net
 NEEDS = ("lan",)
 
-HELD6 = f"{VIP6}/128"
+HELD6, V6 = f"{VIP6}/128", socket.inet_pton(socket.AF_INET6, VIP6)
+CONTESTED = {ipc.Finding.ADDRESS_CONFLICT, ipc.Finding.ADDRESS_CLAIMED}
 LEASE = ("valid_lft", "3600", "preferred_lft", "3600", "noprefixroute")
 """As NetworkManager adds an address that it got by DHCP."""
 
@@ -88,6 +92,36 @@ def test_fault_38_the_address_is_announced_where_it_is_when_the_interface_has_an
     while "02:00:00:00:12:34" not in (known := lan.run("client", ["ip", "neighbour", "show", "to", VIP])):
         assert time.monotonic() < end, known
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("vlan", [b"", b"\x81\0\0\x4d"])
+def test_fault_40_who_has_the_address_in_another_vlan_is_no_foreign_host(pair: Pair, vlan: bytes) -> None:
+    """A trunk, and a card that lets all of it through: the kernel shows the frame without its tag."""
+    stop = threading.Event()
+
+    def speak(mac: bytes = b"\2\0\0\0\0\7") -> None:
+        with contextlib.closing(pair.lan.socket("client", socket.AF_PACKET, socket.SOCK_RAW)) as raw:
+            raw.bind(("eth0", 0))
+            frames = [arp.announcement(socket.inet_aton(VIP), mac), ndp.announcement(V6, mac, forwards=False)]
+            while not stop.wait(0.05):
+                for frame in frames:
+                    raw.send(frame[:12] + vlan + frame[12:])
+
+    speaker = threading.Thread(target=speak)
+    speaker.start()
+    try:
+        pair.dr1.configure(router(110), router6(110))
+        if vlan:
+            until(pair.dr1, True)
+            until(pair.dr1, True, HELD6)
+            time.sleep(1.0)
+        else:
+            await_finding(pair.dr1, ipc.Finding.ADDRESS_CONFLICT)
+        found = [each.findings.keys() & CONTESTED for each in pair.dr1.statistics().routers]
+        assert found == [set() if vlan else {"AddressConflict"}] * 2, pair.dr1.log
+    finally:
+        stop.set()
+        speaker.join()
 
 
 def test_routers_that_wait_for_their_group_serve_when_it_is_given_up(pair: Pair) -> None:

@@ -111,7 +111,7 @@ class Frames:
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_what_passes_a_coarse_filter_is_sorted_out_afterwards(monkeypatch: pytest.MonkeyPatch, exact: bool) -> None:
-    kernel = Room(100_000 if exact else 13)
+    kernel = Room(100_000 if exact else 16)
     monkeypatch.setattr(bpf, "attach", kernel.attach)
     other, other6 = bytes((10, 0, 0, 9)), VIP6[:15] + b"\x09"
     four, six = ArpSocket.__new__(ArpSocket), NdSocket.__new__(NdSocket)

@@ -14,6 +14,15 @@ SOL_PACKET: Final = 263
 PACKET_IGNORE_OUTGOING: Final = 23
 PACKET_OTHERHOST: Final = 3
 ETHERTYPE_IPV4: Final = 0x0800
+PACKET_TYPE: Final = 0xFFFFF004
+"""SKF_AD_OFF + SKF_AD_PKTTYPE (linux/filter.h): where a filter finds for whom the frame is."""
+_FOR_US: Final[list[bpf.Instruction]] = [
+    (bpf.LOAD_BYTE, 0, 0, PACKET_TYPE),
+    (bpf.JUMP_EQUAL, 0, 1, PACKET_OTHERHOST),
+    bpf.NOTHING,
+]
+"""Not for another host, and of this network: what comes with the tag of a VLAN that has no interface here is shown
+without its tag, and another network may have the same addresses."""
 
 
 class FrameSocket:
@@ -58,7 +67,7 @@ class FrameSocket:
         if wanted == self._wanted and not self._deaf:
             return True
         self._wanted = wanted
-        self._deaf = not bpf.attach_some(self._socket, exact, coarse)
+        self._deaf = not bpf.attach_some(self._socket, [*_FOR_US, *exact], [*_FOR_US, *coarse])
         return not self._deaf
 
 
