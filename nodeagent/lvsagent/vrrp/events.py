@@ -125,8 +125,8 @@ class Parameters:
         return self.interval if self.send_interval is None else self.send_interval
 
     def preempts(self, priority: int) -> bool:
-        """Whether an Active of this lower priority is replaced: Preempt_Mode; the owner always does so (section 6.1). And
-        whoever says the lowest one stands by: that asks for a successor."""
+        """Whether an Active of this lower priority is replaced: Preempt_Mode; the owner always does so (section 6.1).
+        And whoever says the lowest one stands by: that asks for a successor."""
         allowed = self.preempt or self.priority == OWNER_PRIORITY or priority == LOWEST_PRIORITY
         return not self.standby and allowed
 
@@ -208,6 +208,15 @@ class Reconfigure:
 
 
 Event = Startup | Shutdown | Suspend | Received | Claimed | Promote | Resign | Tick | Reconfigure
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """An Active that said farewell, and serves on until a successor is heard."""
+
+    cause: Cause
+    until: float
+    into: State
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from lvsagent.vrrp.events import (
     Claimed,
     Event,
     IllegalTransition,
+    Leaving,
     Output,
     Parameters,
     Promote,
@@ -53,15 +54,6 @@ PATIENCE: Final = 1.0
 """Seconds for which an Active that resigns waits for a successor before it goes on."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Leaving:
-    """An Active that said farewell, and serves on until a successor is heard."""
-
-    cause: Cause
-    until: float
-    into: State
-
-
 @dataclass(slots=True)
 class VirtualRouter:
     """One virtual router on one node. Times are seconds on one monotonic clock."""
@@ -87,7 +79,7 @@ class VirtualRouter:
     """Since when an Active of lower priority is left alone (preempt delay)."""
     _damped_until: float = field(default=0.0, init=False)
     damping: Damping = field(default_factory=Damping, init=False)
-    _leaving: _Leaving | None = field(default=None, init=False)
+    _leaving: Leaving | None = field(default=None, init=False)
     _repeat: tuple[int, float, SendAdvert] | None = field(default=None, init=False)
     """An advert to be sent again: how often yet, and when next."""
     _announcements: Announcements = field(init=False)
@@ -140,7 +132,7 @@ class VirtualRouter:
                     yield from self._suspend(seconds, now)
             case Resign(cause):
                 if self.state is State.ACTIVE and self._leaving is None:
-                    yield from self._leave(_Leaving(cause, now + PATIENCE, State.BACKUP), now)
+                    yield from self._leave(Leaving(cause, now + PATIENCE, State.BACKUP), now)
             case Promote():
                 if self.willing:
                     yield from self._become_active(self._expiry, now)
@@ -179,7 +171,7 @@ class VirtualRouter:
             return
         if self.state is State.ACTIVE and patience > 0:
             if self._leaving is None or self._leaving.into is not State.INITIALIZE:
-                yield from self._leave(_Leaving(cause, now + patience, State.INITIALIZE), now)
+                yield from self._leave(Leaving(cause, now + patience, State.INITIALIZE), now)
             return
         if self.state is State.ACTIVE:
             if self._leaving is None:
@@ -192,7 +184,7 @@ class VirtualRouter:
         self.active_address = None
         return self._change(State.INITIALIZE, cause, now)
 
-    def _leave(self, leaving: _Leaving, now: float) -> Iterator[Output]:
+    def _leave(self, leaving: Leaving, now: float) -> Iterator[Output]:
         self._leaving = leaving
         farewell = self._advert(priority=0)
         self._repeat = (REPEATS - 1, now + REPEAT_SPACING, farewell)
@@ -206,7 +198,7 @@ class VirtualRouter:
         self._timer = now + self.parameters.spacing
 
     def _succeeded(
-        self, advertisement: Advertisement, leaving: _Leaving, interval: float, now: float
+        self, advertisement: Advertisement, leaving: Leaving, interval: float, now: float
     ) -> Iterator[Output]:
         if leaving.into is State.INITIALIZE:
             yield Release(self.parameters.addresses)
@@ -309,7 +301,7 @@ class VirtualRouter:
                 self._timer = following if following > now else now + self.parameters.spacing
             yield from self._announce(now)
 
-    def _give_up_waiting(self, leaving: _Leaving, now: float) -> Iterator[Output]:
+    def _give_up_waiting(self, leaving: Leaving, now: float) -> Iterator[Output]:
         if leaving.into is State.INITIALIZE:
             yield Release(self.parameters.addresses)
             yield self._end(leaving.cause, now)
@@ -341,7 +333,7 @@ class VirtualRouter:
             self._announcements.start(now)
         self.active_address = mine.source
         if mine.standby and not before.standby and self._leaving is None:
-            yield from self._leave(_Leaving(Cause.RESIGNED, now + PATIENCE, State.BACKUP), now)
+            yield from self._leave(Leaving(Cause.RESIGNED, now + PATIENCE, State.BACKUP), now)
         elif self._leaving is None or (self._leaving.cause is Cause.RESIGNED and not mine.standby):
             yield from self._stay(now)
         yield from self._announce(now)
