@@ -306,7 +306,7 @@ def decode(line: bytes) -> Message:
             fields["nodes_mute"] = tuple(fields.get("nodes_mute", ()))
             fields["sockets"] = tuple(fields.get("sockets", ()))
         return kind(**fields)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise IpcError(f"not a message of the agent or the election: {error}: {line[:200]!r}") from error
 
 

@@ -93,6 +93,11 @@ class ElectionHost:
         if wait:
             self.await_message(ipc.Configured(generation=generation))
 
+    def send(self, wish: ipc.Configure) -> None:
+        """Send it as it is."""
+        assert self._connection is not None
+        self._connection.sendall(ipc.encode(wish))
+
     def await_message(self, wanted: ipc.Message, timeout: float = 5.0) -> None:
         end = time.monotonic() + timeout
         while wanted not in self.read(0.02):

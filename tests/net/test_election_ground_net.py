@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from lvsagent import ipc
+from lvsagent.election.beats import RETRY
+from lvsagent.liveness.beat import PORT
 from lvsagent.vrrp import arp, ndp
 from tests.net.election_host import DR1, DR2, VIP, VIP6, ElectionHost, Pair, await_finding, router, router6
 from tests.net.lan import Lan
@@ -144,3 +146,38 @@ def test_a_director_that_speaks_another_version_is_named_with_the_remedy(pair: P
     words = (VIP, DR2, "refused", "version")
     await_finding(pair.dr1, ipc.Finding.NO_PEERS_HEARD, *words, timeout=15)
     await_finding(pair.dr2, ipc.Finding.NO_PEERS_HEARD, VIP, DR1, "refused", "version", timeout=15)
+
+
+def test_beats_come_from_the_nodes_own_address_as_soon_as_it_is_there(lan: Lan, tmp_path: Path) -> None:
+    """The election was there before it (a lease, Duplicate Address Detection). Others believe no other source."""
+    nodes = (ipc.PeerNode(name="dr1", addresses=(DR1,)), ipc.PeerNode(name="dr2", addresses=(DR2,)))
+    wishes = [ipc.Configure(generation=1, routers=(), node=node.name, nodes=nodes) for node in nodes]
+    early = ElectionHost(lan, "dr1", "10.0.0.31/24", tmp_path)
+    other = ElectionHost(lan, "dr2", f"{DR2}/24", tmp_path)
+    with contextlib.closing(early), contextlib.closing(other):
+        for host, wish in zip((early, other), wishes, strict=True):
+            host.start()
+            host.send(wish)
+        time.sleep(1.5)
+        refused = other.statistics()
+        assert (refused.beats_received, refused.beats_dropped["source"] > 0) == (0, True)
+        lan.run("dr1", ["ip", "address", "add", f"{DR1}/24", "dev", "eth0"])
+        end = time.monotonic() + 10
+        while not other.statistics().beats_received:
+            assert time.monotonic() < end, other.statistics()
+
+
+def test_a_port_that_is_taken_is_said_once_and_used_as_soon_as_it_is_free(lan: Lan, tmp_path: Path) -> None:
+    nodes = (ipc.PeerNode(name="dr1", addresses=(DR1,)), ipc.PeerNode(name="dr2", addresses=(DR2,)))
+    host = ElectionHost(lan, "dr1", f"{DR1}/24", tmp_path)
+    with contextlib.closing(host):
+        with lan.socket("dr1", socket.AF_INET, socket.SOCK_DGRAM) as taken:
+            taken.bind(("", PORT))
+            host.start()
+            host.send(ipc.Configure(generation=1, routers=(), node="dr1", nodes=nodes))
+            time.sleep(2.2 * RETRY)
+            assert host.log.count("heartbeats cannot be heard") == 1
+            assert host.statistics().beats_sent == 0
+        end = time.monotonic() + 2 * RETRY
+        while not host.statistics().beats_sent:
+            assert time.monotonic() < end

@@ -110,6 +110,7 @@ def test_an_older_agent_names_no_nodes() -> None:
         b"[]",
         b"1",
         b"\xff",
+        b"[" * 100_000,
         b'{"kind": "other"}',
         b'{"generation": 1}',
         b'{"kind": "configured"}',

@@ -80,6 +80,10 @@ class Beats:
         self._detector = Detector()
         self._proofs: proof.Proofs | None = None
         self._sockets: dict[int, socket.socket] = {}
+        self._elsewhere: set[int] = set()
+        """Families whose socket is at any address, because the node had not its own one yet."""
+        self._unheard: set[int] = set()
+        """Families of which it was said that they have no socket."""
         self._echo: Echo | None = None
         self._next = math.inf
         self._turns = 0
@@ -275,16 +279,16 @@ class Beats:
         return sorted({*map(_family, self._addresses[:1]), *(peer.family for peer in self._peers.values())})
 
     def _open(self, now: float) -> None:
-        """Those that are not open. What fails is tried again."""
+        """Those that are not open. What fails is tried again, and what is at no address of ours is moved there."""
         self._retry = math.inf
         for family in self._families():
-            if family in self._sockets:
-                continue
-            own = [address for address in self._addresses if _family(address) == family]
-            try:
-                self._sockets[family] = self._bound(family, [*own[:1], ANYWHERE[family]])
-            except OSError as error:
-                self._log("heartbeats cannot be heard; tried again", port=self._port, family=family, error=error)
+            own = next((address for address in self._addresses if _family(address) == family), None)
+            if family in self._elsewhere and own is not None and _has(family, own):
+                self._sockets.pop(family).close()
+                self._elsewhere.discard(family)
+            if family not in self._sockets:
+                self._bind(family, own)
+            if family not in self._sockets or family in self._elsewhere:
                 self._retry = now + RETRY
         if self._echo is None:
             try:
@@ -294,6 +298,20 @@ class Beats:
                 if not self._cannot_ask:
                     self._log("kernels of other nodes cannot be asked (grant CAP_NET_RAW); tried again", error=error)
             self._cannot_ask = self._echo is None
+
+    def _bind(self, family: int, own: str | None) -> None:
+        hosts = [ANYWHERE[family]] if own is None else [own, ANYWHERE[family]]
+        try:
+            opened = self._bound(family, hosts)
+        except OSError as error:
+            if family not in self._unheard:
+                self._unheard.add(family)
+                self._log("heartbeats cannot be heard; tried again", port=self._port, family=family, error=error)
+            return
+        self._unheard.discard(family)
+        self._sockets[family] = opened
+        if own is not None and opened.getsockname()[0] == ANYWHERE[family]:
+            self._elsewhere.add(family)
 
     def _bound(self, family: int, hosts: list[str]) -> socket.socket:
         """A socket at the first of the hosts that this node has: others know us by the address of our Node."""
@@ -315,6 +333,7 @@ class Beats:
         for opened in self._sockets.values():
             opened.close()
         self._sockets.clear()
+        self._elsewhere.clear()
         if self._echo is not None:
             self._echo.close()
             self._echo = None
@@ -332,6 +351,16 @@ class Beats:
 
 def _family(address: str) -> int:
     return 6 if ":" in address else 4
+
+
+def _has(family: int, address: str) -> bool:
+    """This node has the address now."""
+    try:
+        with socket.socket(DOMAIN[family], socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as tried:
+            tried.bind((address, 0))
+    except OSError:
+        return False
+    return True
 
 
 def _prepare(opened: socket.socket, family: int) -> None:
