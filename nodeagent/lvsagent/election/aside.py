@@ -14,7 +14,8 @@ def do(work: Callable[[], None]) -> None:
     thread it is waited for.
 
     Not by ``threading.Thread``, which waits until the thread runs: *measured* on two processors beside eight busy
-    processes that took 10 ms (median) to 286 ms, as long as the peers wait for an advert; so it takes 0.1 ms.
+    processes that took 10 ms (median) to 286 ms, in a control group with 20m of a processor 84 to 421 ms, longer than
+    the peers wait for an advert; so it takes 0.1 ms.
     """
     threading.stack_size(STACK)
     try:
