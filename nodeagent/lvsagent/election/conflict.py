@@ -22,6 +22,8 @@ ASK_DIRECTORS: Final = 1.0
 PEER_SILENT: Final = 3.0
 """Seconds after an advert of another Active in which its claims are what they should be."""
 
+REFUSED: Final = 60.0
+"""Seconds for which a refused advert explains that none is heard: most intervals are shorter."""
 _CURE: Final = "give both the same authentication and the same key"
 _CURES: Final = {
     packet.DropReason.VERSION: "give both the same version of VRRP",
@@ -161,7 +163,7 @@ class Conflicts:
         interface, known = router.config.vip_interface, self._known(router, now)
         if (director := known.director(mac)) is not None:
             text = f"director {ipaddress.ip_address(director)} ({mac.hex(':')}) serves {address} too, and "
-            if router.unheeded is not None and now - router.unheeded[0] <= PEER_SILENT:
+            if router.unheeded is not None and now - router.unheeded[0] <= REFUSED:
                 reason = router.unheeded[1]
                 text += f"adverts of directors are refused on {interface} ({reason}): {_CURES.get(reason, _CURE)}"
             else:
