@@ -89,3 +89,22 @@ def test_a_process_that_is_killed_leaves_no_address_there_and_the_next_one_takes
     await_holding(pair.dr1, HELD, CARRIER, expected=False, timeout=3.5)
     pair.dr1.start()
     await_holding(pair.dr1, HELD, CARRIER)
+
+
+@pytest.mark.parametrize("pause", [0.3, 3.5])
+def test_a_backup_that_was_killed_as_active_takes_nothing_sent_to_the_virtual_mac(pair: Pair, pause: float) -> None:
+    """What it left is there yet, or has ended."""
+    pair.dr1.configure(router(110, virtual_mac=True))
+    pair.dr2.configure(router(100, virtual_mac=True))
+    await_holding(pair.dr1, HELD, CARRIER)
+    pair.dr2.await_heard("10.0.0.11")
+    pair.dr1.signal(signal.SIGKILL)
+    await_holding(pair.dr2, HELD, CARRIER)
+    time.sleep(pause)
+    pair.dr1.start()
+    pair.dr1.configure(router(90, virtual_mac=True))
+    pair.dr1.await_heard("10.0.0.12")
+    end = time.monotonic() + 5
+    while "state DOWN" not in (shown := pair.lan.run("dr1", ["ip", "link", "show", CARRIER])):
+        assert time.monotonic() < end, shown
+        time.sleep(0.05)

@@ -193,8 +193,7 @@ class Engine:
 
     def _look_at_keys(self, now: float) -> bool:
         """True: there are others."""
-        changed = self._keys.refresh(now)
-        if changed:
+        if changed := self._keys.refresh(now):
             for router in self.routers.values():
                 router.credentials.refresh(self._keys, now)
         return changed
@@ -247,6 +246,8 @@ class Engine:
         resume = router.config.name in self._resuming
         if router.machine.state is events.State.INITIALIZE:
             router.adopted = settle.leftovers(router, self._wire)
+            if not router.adopted:
+                self._switch(router, on=False)
             if not resume:
                 router.probing.start(frozenset(router.machine.parameters.addresses) - frozenset(router.adopted), now)
         self._resuming -= {router.config.name}
@@ -274,6 +275,7 @@ class Engine:
         if router.adopted:
             self._fence.discard(router.index, router.adopted, router.prefixes)
             router.adopted = ()
+            self._switch(router, on=False)
 
     def _run(self, router: Router, event: events.Event, now: float) -> None:
         """Give the machine an event and do what it says."""
