@@ -20,7 +20,7 @@ from lvsagent.election.keys import Keys
 from lvsagent.election.log import Log
 from lvsagent.election.netlink import Address, Link, NetlinkError
 from lvsagent.election.wire import Wire
-from lvsagent.vrrp import arp, auth
+from lvsagent.vrrp import arp, auth, events
 
 pytestmark = pytest.mark.unit
 
@@ -300,3 +300,31 @@ def test_a_wish_is_parsed_once(scene: Scene, monkeypatch: pytest.MonkeyPatch) ->
     scene.wish(*(replace(config, priority=99) for config in configs))
     scene.engine.statistics(scene.now)
     assert parsed == 255 * 60
+
+
+def test_a_turn_judges_no_router_of_which_nothing_is_to_be_judged(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of 250 Actives was, at each of the 2,500 turns of their adverts in a second: more than a processor."""
+    configs = tuple(
+        replace(CONFIG, name=f"r{number}", virtual_router_id=1 + number, addresses=(f"10.0.9.{number}/32",))
+        for number in range(100)
+    )
+    scene.wish(*configs)
+    scene.run(3.0)
+    judged = waited = 0
+
+    def judge(*_arguments: object) -> None:
+        nonlocal judged
+        judged += 1
+
+    def active_down(self: events.Parameters, interval: float) -> float:
+        nonlocal waited
+        waited += 1
+        return 3 * interval + self.skew(interval)
+
+    monkeypatch.setattr(scene.engine._conflicts, "_report", judge)
+    monkeypatch.setattr(events.Parameters, "active_down", active_down)
+    scene.run(0.5)  # fifty turns, five adverts of each
+    assert judged <= 100
+    assert waited <= 1500

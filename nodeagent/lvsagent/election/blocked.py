@@ -21,6 +21,8 @@ LOOK_INTERVALS: Final = 3
 LONGEST_LOOK: Final = 5.0
 REPEAT: Final = 10.0
 """Seconds between looks."""
+PAUSE: Final = 0.1
+"""Seconds between judgements of who is alone, at least: there may be hundreds of routers, and thousands of turns."""
 ENOUGH: Final = 2
 """Adverts seen and not heard: one may come while the tap is being closed."""
 
@@ -45,6 +47,7 @@ class Blocked:
         self._looks: dict[Place, _Look] = {}
         self._next: dict[Place, float] = {}
         """When to look again, of every place where a router is Active and hears nobody."""
+        self._judged = -math.inf
 
     @property
     def deadline(self) -> float:
@@ -55,6 +58,10 @@ class Blocked:
 
     def turn(self, ready: set[int], routers: Iterable[Router], now: float) -> None:
         """Open, read and close what is due."""
+        readable = any(look.tap.fileno() in ready for look in self._looks.values())
+        if now < min(self._judged + PAUSE, self.deadline) and not readable:
+            return
+        self._judged = now
         alone: dict[Place, list[Router]] = {}
         for router in routers:
             mine = router.machine.parameters

@@ -90,9 +90,14 @@ class Conflicts:
 
     def deadline(self, routers: Iterable[Router]) -> float | None:
         """When to call ``step``; None: nothing is to be asked."""
-        times = [router.probing.deadline for router in routers]
-        times += [self._next_watch for router in routers if router.active]
-        return min((moment for moment in times if moment is not None), default=None)
+        earliest: float | None = None
+        for router in routers:  # asked before every wait
+            moment = self._next_watch if router.active else None
+            if router.probing.asking and (asking := router.probing.deadline) is not None:
+                moment = asking if moment is None else min(asking, moment)
+            if moment is not None and (earliest is None or moment < earliest):
+                earliest = moment
+        return earliest
 
     def step(self, routers: Iterable[Router], now: float) -> None:
         """Ask what is to be asked now."""
@@ -102,6 +107,8 @@ class Conflicts:
             answers = any(claimed is not None and now - claimed <= CLAIMED for claimed in known)
             self._next_watch = now + (WATCH_CLAIMED if answers else WATCH)
         for router in routers:
+            if not (watch or router.probing.asking):
+                continue
             ask: list[bytes] = []
             free: list[bytes] = []
             if router.probing.asking:
