@@ -6,10 +6,11 @@ from typing import Final
 
 from lvsagent.election.log import Log
 from lvsagent.election.macs import Macs
+from lvsagent.election.receive import cure
 from lvsagent.election.router import Router
 from lvsagent.election.wire import Place, Wire
 from lvsagent.ipc import Finding
-from lvsagent.vrrp import arp, packet
+from lvsagent.vrrp import arp
 
 WATCH: Final = 3.0
 """Seconds between questions for addresses that we hold: nobody else may answer."""
@@ -24,19 +25,6 @@ PEER_SILENT: Final = 3.0
 
 REFUSED: Final = 60.0
 """Seconds for which a refused advert explains that none is heard: most intervals are shorter."""
-_CURE: Final = "give both the same authentication and the same key"
-_CURES: Final = {
-    packet.DropReason.VERSION: "give both the same version of VRRP",
-    packet.DropReason.INTERVAL: "give both the same advertisement interval, which VRRPv2 demands",
-    packet.DropReason.STALE: "set the clocks of both",
-    packet.DropReason.REPLAY: "set the clocks of both",
-    packet.DropReason.TTL: "they come over a router, or are sent with another TTL (hop limit) than 255",
-    packet.DropReason.CHECKSUM: "something on the way changes them, or their address is translated (NAT)",
-    packet.DropReason.COUNT_ZERO: "name the addresses at their sender",
-    packet.DropReason.LENGTH: "something on the way changes them, or only their sender has authentication by HMAC",
-    packet.DropReason.LINK_LOCAL: "name a link-local address first at their sender",
-}
-"""What to do about adverts of a director that are refused; _CURE for the others."""
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Contested = Callable[[Router, float], None]
 """Called when somebody claims an address that the router holds, with the time."""
@@ -172,7 +160,7 @@ class Conflicts:
             text = f"director {ipaddress.ip_address(director)} ({mac.hex(':')}) serves {address} too, and "
             if router.unheeded is not None and now - router.unheeded[0] <= REFUSED:
                 reason = router.unheeded[1]
-                text += f"adverts of directors are refused on {interface} ({reason}): {_CURES.get(reason, _CURE)}"
+                text += f"adverts of directors are refused on {interface} ({reason}): {cure(reason)}"
             else:
                 text += (
                     f"no advert of it arrives on {interface}: is multicast or IP protocol 112 blocked between the"

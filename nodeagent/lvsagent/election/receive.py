@@ -29,6 +29,19 @@ _UNPROVED: Final = (
     packet.DropReason.AUTH_KEY,
     packet.DropReason.AUTH_HMAC,
 )
+_CURE: Final = "give both the same authentication and the same key"
+_CURES: Final = {
+    packet.DropReason.VERSION: "give both the same version of VRRP",
+    packet.DropReason.INTERVAL: "give both the same advertisement interval, which VRRPv2 demands",
+    packet.DropReason.STALE: "set the clocks of both",
+    packet.DropReason.REPLAY: "set the clocks of both",
+    packet.DropReason.TTL: "they come over a router, or are sent with another TTL (hop limit) than 255",
+    packet.DropReason.CHECKSUM: "something on the way changes them, or their address is translated (NAT)",
+    packet.DropReason.COUNT_ZERO: "name the addresses at their sender",
+    packet.DropReason.LENGTH: "something on the way changes them, or only their sender has authentication by HMAC",
+    packet.DropReason.LINK_LOCAL: "name a link-local address first at their sender",
+}
+"""What to do about adverts of a director that are refused; _CURE for the other reasons."""
 DROPPED: Final = "an advert was dropped"
 DEAF: Final = 3.0
 """Seconds of losing adverts after which their sender must have heard ours."""
@@ -115,12 +128,21 @@ class Receiver:
             return
         if outer.source in router.directors:
             router.unheeded = (now, reason)
+            if router.active and reason not in _OLD:  # only an Active speaks
+                who = ipaddress.ip_address(outer.source)
+                text = f"adverts of director {who} are refused on {router.config.interface} ({reason}): {cure(reason)}"
+                router.findings.doubt(Finding.NO_PEERS_HEARD, text, now, PATIENCE)
         if reason in _OLD:
             source = ipaddress.ip_address(outer.source)
             text = f"{source} sends adverts that were signed for another time ({reason}): are clocks wrong?"
             router.findings.note(Finding.REPLAYED, text, now)
         elif reason in _UNPROVED or reason is packet.DropReason.SOURCE:
             _name_stranger(router, outer, reason, now)
+
+
+def cure(reason: packet.DropReason) -> str:
+    """What to do about adverts of a director that are refused for that reason."""
+    return _CURES.get(reason, _CURE)
 
 
 def _audience(place: Place, routers: Iterable[Router]) -> _Audience:
