@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.rig.patience import patient
+
 from .report import Report
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -62,7 +64,8 @@ class LoadRun:
     def wait_until(self, told: Callable[[Mapping[str, Any]], bool], seconds: float) -> bool:
         """Until a progress line is as told, or the time is over, or the run is."""
         with self._lock:
-            return self._lock.wait_for(lambda: self._over or told(self._progress), seconds) and told(self._progress)
+            self._lock.wait_for(lambda: self._over or told(self._progress), patient(seconds))
+            return told(self._progress)
 
     def report(self, seconds: float = 10.0) -> Report:
         """The report so far of a run that goes on. Raises LoadFailed when there is none in time."""
@@ -71,7 +74,7 @@ class LoadRun:
             assert self._process.stdin is not None
             self._process.stdin.write(b"report\n")
             self._process.stdin.flush()
-            self._lock.wait_for(lambda: self._over or self._report is not None, seconds)
+            self._lock.wait_for(lambda: self._over or self._report is not None, patient(seconds))
             found, self._report = self._report, None
         if found is None:
             raise LoadFailed("the load tool gave no report")
@@ -85,7 +88,7 @@ class LoadRun:
 
     def wait(self, seconds: float) -> Report:
         """The report of a run that ends by itself. Raises LoadFailed when there is none in time."""
-        self._reader.join(seconds)
+        self._reader.join(patient(seconds))
         if self._report is None:
             self.close()
             raise LoadFailed(f"the load tool gave no report (exit status {self._process.poll()})")
