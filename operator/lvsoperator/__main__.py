@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import random
+import signal
 import sys
 import threading
 from typing import Any, cast
@@ -10,13 +12,17 @@ from typing import Any, cast
 import kopf
 from prometheus_client import CollectorRegistry
 
-from lvsoperator.adapters.kube import Kube, Permanent, connect
+from lvsapi import names
+from lvsoperator.adapters.kube import Kube, KubeError, Permanent, connect
 from lvsoperator.adapters.metrics import Metrics, Server
 from lvsoperator.handlers import operator_settings, registry
-from lvsoperator.loop import Loop
+from lvsoperator.loop import Loop, backoff
 from lvsoperator.settings import Settings, SettingsError, from_env
 
 log = logging.getLogger("lvsoperator")
+
+SECONDS_BETWEEN_LOOKS = 5.0
+"""For the CustomResourceDefinitions, at the start."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -46,6 +52,25 @@ def configure_logs(settings: Settings) -> None:
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
+def await_kinds(kube: Kube, stopped: threading.Event) -> bool:
+    """Wait until there is something to watch: kopf looks once, and does without what it does not find then.
+    False: stopped before."""
+    failures, said = 0, ""
+    while not stopped.is_set():
+        try:
+            if kube.serves_our_kinds():
+                return True
+            trouble = f"the API server has no {names.PLURAL}, {names.CLASS_PLURAL}: kubectl apply -k crds/"
+        except KubeError as error:
+            trouble = str(error)
+        if trouble != said:
+            said = trouble
+            log.warning("waiting: %s", trouble)
+        failures += 1
+        stopped.wait(min(backoff(failures, random.random()), SECONDS_BETWEEN_LOOKS))
+    return False
+
+
 def run(settings: Settings) -> int:
     """Until SIGTERM, or until kopf gives up (no API server for a minute): the Deployment then starts it again."""
     kube = Kube(connect(), settings)
@@ -59,7 +84,12 @@ def run(settings: Settings) -> int:
     ]
     for thread in threads:
         thread.start()
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):  # until kopf takes them over
+        signal.signal(number, lambda *_: stopped.set())
     try:
+        if not await_kinds(kube, stopped):
+            return 0
         kopf.run(
             registry=registry(loop.wake),
             settings=operator_settings(),

@@ -88,6 +88,13 @@ class Kube:
         self._secret = f"/api/v1/namespaces/{settings.namespace}/secrets/{names.KEYS_SECRET}"
         self._deployment = f"/apis/apps/v1/namespaces/{settings.namespace}/deployments/{settings.deployment}"
 
+    def serves_our_kinds(self) -> bool:
+        """Whether the API server tells of both our kinds where kopf looks for them. Raises KubeError."""
+        groups = {item.get("name") for item in self._request("GET", "/apis").get("groups") or ()}
+        ours = self._get(f"/apis/{names.API_VERSION}") if names.GROUP in groups else None
+        kinds = {item.get("name") for item in (ours or {}).get("resources") or ()}
+        return {names.PLURAL, names.CLASS_PLURAL} <= kinds
+
     def observe(self) -> Observed:
         """Everything a pass looks at, listed anew. Raises Transient or Permanent; never a part of it."""
         deployment = self._get(self._deployment)

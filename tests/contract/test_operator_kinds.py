@@ -1,0 +1,50 @@
+"""The operator and its own kinds: not there yet when it starts, and deleted while it runs."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.apiserver import running_api_server
+from tests.contract.running_operator import ROOT, Cluster, eventually, install, service, virtual_service
+
+pytestmark = pytest.mark.contract
+
+CRDS = str(ROOT / "crds")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    home = tmp_path_factory.mktemp("operator")
+    with running_api_server(tmp_path_factory.mktemp("operator-apiserver")) as server:
+        found = Cluster(server, home)
+        install(found)
+        yield found
+
+
+@pytest.fixture
+def without_kinds(cluster: Cluster) -> Cluster:
+    cluster.kubectl("delete", "-k", CRDS, "--ignore-not-found", "--wait=true", "--timeout=30s")
+    return cluster
+
+
+def test_it_hears_of_objects_whose_kinds_were_not_there_when_it_started(without_kinds: Cluster) -> None:
+    with without_kinds.operator() as operator:
+        eventually(lambda: operator.passes() >= 2 or None, "two passes")
+        status, words = operator.ask("/readyz")
+        assert status == 503
+        assert "lvsvirtualservice" in words
+        assert operator.ask("/healthz") == (200, "ok\n")
+        without_kinds.kubectl("apply", "--server-side", "-k", CRDS)
+        eventually(lambda: operator.ask("/readyz")[0] == 200 or None, "the operator is ready")
+        without_kinds.apply(service(), virtual_service("web", "192.168.139.123"))
+        without_kinds.condition("web", "Accepted", "True")
+        without_kinds.apply(virtual_service("web", "192.168.139.123", scheduler="rr"))
+        without_kinds.condition("web", "Accepted", "True", generation=2)
+        assert operator.stop() == 0
+
+
+def test_it_ends_in_order_while_it_waits_for_its_kinds(without_kinds: Cluster) -> None:
+    with without_kinds.operator() as operator:
+        eventually(lambda: operator.passes() >= 1 or None, "a pass")
+        assert operator.stop() == 0
+        assert "kubectl apply -k crds/" in operator.log.read_text()
