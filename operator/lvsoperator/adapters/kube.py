@@ -155,6 +155,7 @@ class Kube:
             "message": note.message,
             "source": {"component": names.OPERATOR_DEPLOYMENT},
             "reportingComponent": f"{names.GROUP}/{names.OPERATOR_DEPLOYMENT}",
+            "firstTimestamp": now,  # without it kubectl describe knows no age
             "lastTimestamp": now,
             "count": 1,
         }
