@@ -148,11 +148,12 @@ def nodes_alone(snapshot: Snapshot) -> Snapshot:
 def _place(
     winners: list[VirtualService], classes: Mapping[str, VirtualServiceClass], held: Set[ObjectKey]
 ) -> tuple[dict[ObjectKey, int], list[Problem]]:
-    """VRIDs by object. Who only keeps what it has is placed first, then what is asked for, then what is placed already,
-    then the new; each by right."""
+    """VRIDs by object. Who only keeps what it has is placed first, then who is served, then what is asked for, then
+    what is placed already, then the new; each by right."""
     routers: dict[int, list[_Router]] = defaultdict(list)
     places: dict[ObjectKey, int] = {}
     problems: list[Problem] = []
+    asking: list[tuple[int, list[VirtualService]]] = []
     later: list[list[VirtualService]] = []
     groups = _sharing(winners)
     for group in groups:
@@ -166,24 +167,22 @@ def _place(
             asked = next((item.virtual_router_id for item in group if item.virtual_router_id is not None), None)
         if asked is None:
             later.append(group)
-            continue
-        for item in group:
-            if item.key in places:
-                continue
-            refusal = _take(routers, asked, item, classes[item.class_name])
-            if refusal is None:
-                places[item.key] = asked
-            else:
-                problems.append(refusal)
+        else:
+            asking.append((asked, group))
+    # Who is served by a virtual router keeps it before somebody of another class who asks for it later.
+    for asked, group in (one for one in asking if _served_by(*one)):
+        problems += _take_all(routers, asked, group, classes[group[0].class_name], places)
+    later = [
+        group
+        for group in later
+        if not any(item.settled for item in group) or not _keep(routers, group, classes[group[0].class_name], places)
+    ]
+    for asked, group in (one for one in asking if not _served_by(*one)):
+        problems += _take_all(routers, asked, group, classes[group[0].class_name], places)
     unplaced: list[list[VirtualService]] = []
     for group in later:
-        owner = classes[group[0].class_name]
-        kept = [item.assigned.virtual_router_id for item in group if item.assigned is not None]
-        vrid = next((v for v in kept if _in_range(owner, v) and _fits(routers, v, owner, group)), None)
-        if vrid is None:
+        if not _keep(routers, group, classes[group[0].class_name], places):
             unplaced.append(group)
-        else:
-            _put(routers, vrid, owner, group, places)
     for group in unplaced:
         owner = classes[group[0].class_name]
         first, last = owner.vrrp.virtual_router_ids
@@ -203,6 +202,45 @@ def _place(
         )
         problems += [refuse(item, Reason.NO_FREE_VIRTUAL_ROUTER_ID, text) for item in group]
     return places, problems
+
+
+def _served_by(vrid: int, group: Iterable[VirtualService]) -> bool:
+    """Whether one of them is served as it is, by this virtual router."""
+    return any(item.settled and item.assigned is not None and item.assigned.virtual_router_id == vrid for item in group)
+
+
+def _keep(
+    routers: dict[int, list[_Router]],
+    group: list[VirtualService],
+    owner: VirtualServiceClass,
+    places: dict[ObjectKey, int],
+) -> bool:
+    """Place objects where they are already, if that may be."""
+    kept = [item.assigned.virtual_router_id for item in group if item.assigned is not None]
+    vrid = next((v for v in kept if _in_range(owner, v) and _fits(routers, v, owner, group)), None)
+    if vrid is not None:
+        _put(routers, vrid, owner, group, places)
+    return vrid is not None
+
+
+def _take_all(
+    routers: dict[int, list[_Router]],
+    asked: int,
+    group: Iterable[VirtualService],
+    owner: VirtualServiceClass,
+    places: dict[ObjectKey, int],
+) -> list[Problem]:
+    """Place objects where they, or one of them, ask to be; those that are placed stay."""
+    problems = []
+    for item in group:
+        if item.key in places:
+            continue
+        refusal = _take(routers, asked, item, owner)
+        if refusal is None:
+            places[item.key] = asked
+        else:
+            problems.append(refusal)
+    return problems
 
 
 def _take(

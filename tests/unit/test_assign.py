@@ -258,6 +258,16 @@ def test_who_has_the_virtual_router_that_it_asks_for_keeps_it() -> None:
     assert reasons(found) == {"default/early": "VirtualRouterIDConflict"}
 
 
+@pytest.mark.parametrize("asks", [9, None])
+def test_nobody_is_moved_from_its_virtual_router_by_another_class_that_asks_for_it(asks: int | None) -> None:
+    served = virtual_service("served", vrid=asks, assigned=assignment(9), observed_generation=1, created=NEW)
+    asking = virtual_service("asking", addresses=["10.0.0.1"], vrid=9, class_name="edge", created=OLD)
+    found = snapshot(served, asking, classes=[service_class(vrids=(9, 10)), service_class("edge")])
+    assert vrids(found) == {"served": 9}
+    (problem,) = assign(found).problems
+    assert problem.message == "spec.virtualRouterID: 9 is used by class default on the same network; ask for another"
+
+
 WHATEVER = st.tuples(
     *(
         st.one_of(
