@@ -14,7 +14,8 @@ from lvsagent.core.claims import PORT
 from lvsagent.runtime import logs
 from lvsagent.runtime.app import App, Settings
 
-METRICS_ADDRESS = "0.0.0.0:9479"
+METRICS_ADDRESS = ":9479"
+"""Every address, of IPv4 and IPv6."""
 
 
 def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:

@@ -77,7 +77,7 @@ def run(settings: Settings) -> int:
     collectors = CollectorRegistry()
     loop = Loop(kube, settings, Metrics(collectors))
     server = Server(settings.listen, settings.port, collectors, loop.health, loop.readiness)
-    log.info("serving /metrics, /healthz, /readyz on %s:%d", settings.listen, server.server_port)
+    log.info("serving /metrics, /healthz, /readyz on %s:%d", settings.listen or "*", server.server_port)
     threads = [
         threading.Thread(target=loop.run, name="reconcile", daemon=True),
         threading.Thread(target=loop.follow, args=(kube.follow_agents,), name="agents", daemon=True),

@@ -24,8 +24,8 @@ class Settings:
     """LVS_BEAT_PORT: UDP port of the heartbeats between the nodes, 1-65535."""
     claims_port: int = 9481
     """LVS_CLAIMS_PORT: UDP port on which the agents tell each other of connections, 1-65535."""
-    listen: str = "0.0.0.0"
-    """LVS_LISTEN: address of /metrics, /healthz and /readyz."""
+    listen: str = ""
+    """LVS_LISTEN: address of /metrics, /healthz and /readyz; empty: every one, of IPv4 and IPv6."""
     port: int = 8080
     """LVS_PORT; 0 takes any free port."""
     full_pass_seconds: float = 300.0

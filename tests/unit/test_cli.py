@@ -1,11 +1,14 @@
 """The agent's command line, and what its process imports."""
 
+import asyncio
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from lvsagent.adapters.http import HttpServer
 from lvsagent.cli import main, parse
 
 pytestmark = pytest.mark.unit
@@ -15,7 +18,7 @@ def test_the_environment_of_the_pod_is_enough() -> None:
     found = parse([], {"NODE_NAME": "n1", "LVS_RUN_DIR": "/r", "LVS_STATE_DIR": "/s", "LVS_PROC_SYS": "/host/proc/sys"})
     assert (found.node, found.run_dir, found.state_dir) == ("n1", Path("/r"), Path("/s"))
     assert found.proc_sys == Path("/host/proc/sys")
-    assert found.metrics == ("0.0.0.0", 9479)
+    assert found.metrics == ("", 9479)
     assert found.keys_dir == Path("/etc/lvs-dr/keys")
     assert found.election
     assert found.manifests is None
@@ -77,3 +80,25 @@ def test_the_agent_imports_no_client_library_and_no_scapy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_metrics_are_served_on_addresses_of_both_families(host: str) -> None:
+    found = parse([], {"NODE_NAME": "n1"}).metrics
+    assert found is not None
+
+    async def asked() -> bytes:
+        server = HttpServer({"/metrics": lambda: (200, "text/plain", b"here\n")})
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        await server.start(found[0], port)
+        try:
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+            text = await reader.read()
+            writer.close()
+            return text
+        finally:
+            await server.close()
+
+    assert asyncio.run(asked()).endswith(b"here\n")

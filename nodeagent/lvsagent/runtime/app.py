@@ -75,8 +75,8 @@ class Settings:
     manifests: Path | None = None
     """A folder instead of the API."""
     kubeconfig: str | None = None
-    metrics: tuple[str, int] | None = ("0.0.0.0", 9479)
-    """Host and port; None: no server."""
+    metrics: tuple[str, int] | None = ("", 9479)
+    """Host, empty for every address, and port; None: no server."""
     election: bool = True
     cleanup_on_exit: bool = False
     log_format: Format = "text"

@@ -1,8 +1,10 @@
 """/metrics, /healthz and /readyz of the operator. The registry is passed in."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -55,7 +57,10 @@ class _Infos(Collector):
 
 
 class Server(ThreadingHTTPServer):
-    """Serves in a thread of its own until ``close``. Port 0 takes a free one: see ``server_port``."""
+    """Serves in a thread of its own until ``close``. Port 0 takes a free one: see ``server_port``.
+
+    ``host``: empty for every address of both families: a pod may have one of IPv6 alone.
+    """
 
     daemon_threads = True
 
@@ -83,9 +88,18 @@ class Server(ThreadingHTTPServer):
             def log_message(self, *args: object) -> None:
                 """Scrapes are no news."""
 
+        self._both = not host and socket.has_dualstack_ipv6()
+        self.address_family = socket.AF_INET6 if self._both or ":" in host else socket.AF_INET
         super().__init__((host, port), Handler)
         self._thread = threading.Thread(target=self.serve_forever, name="http", daemon=True)
         self._thread.start()
+
+    def server_bind(self) -> None:
+        """Without asking the resolver for a name of this pod, as HTTPServer does: it may keep us waiting."""
+        if self._both:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = "", int(self.server_address[1])
 
     def close(self) -> None:
         """Stop serving and free the port."""
