@@ -268,17 +268,12 @@ def _announcements() -> Schema:
 
 
 def _track() -> Schema:
-    weight: Schema = {
-        **integer(
-            *rules.WEIGHT,
-            "Added to the priority: while good if positive, while not if negative. "
-            "0: while not good, the node is Active only if nobody else can.",
-        ),
-        "default": 0,
-    }
     interface = object_of(
         "Good while it is up.",
-        {"name": {**_interface(), "description": "Name of the interface."}, "weight": weight},
+        {
+            "name": {**_interface(), "description": "Name of the interface."},
+            "weight": _weight("while it is down, the node does not take part"),
+        },
         required=["name"],
     )
     condition = object_of(
@@ -292,7 +287,7 @@ def _track() -> Schema:
                 "pattern": names.CONDITION_PATTERN,
             },
             "status": enum_of(ConditionStatus, default_of(TrackedCondition, "status"), "The good one."),
-            "weight": weight,
+            "weight": _weight("while not good, the node is Active only if nobody else can be"),
         },
         required=["type"],
     )
@@ -303,3 +298,8 @@ def _track() -> Schema:
             "nodeConditions": {**map_of(condition, "type"), "maxItems": rules.MAX_TRACKED},
         },
     )
+
+
+def _weight(zero: str) -> Schema:
+    text = f"Added to the priority: while good if positive, while not if negative. 0: {zero}."
+    return {**integer(*rules.WEIGHT, text), "default": 0}
