@@ -6,6 +6,7 @@ left out of the next apply is removed by the API server.
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from typing import Any
 
 from lvsapi import names
 from lvsapi.errors import SpecError
@@ -25,7 +26,8 @@ class ConditionType(StrEnum):
     PROGRAMMED = "Programmed"
     """The Active node's kernel holds the tables, read back and compared. Written by its agent."""
     READY = "Ready"
-    """A node is Active and at least one backend is ready. Written by the Active node's agent."""
+    """A node is Active and at least one backend is ready. Written by the Active node's agent; by the operator while no
+    node can be (False), and until one was (Unknown)."""
     CONNECTIONS_SURVIVE = "ConnectionsSurvive"
     """Every established connection outlives a takeover. False is a fact to know, not a fault: scheduler, persistence
     and limits decide it (``lvsapi.takeover``). Written by the Active node's agent."""
@@ -89,7 +91,9 @@ class Reason(StrEnum):
     LOCAL_TRAFFIC_POLICY = "LocalTrafficPolicy"
     """None: every node has its own pods only."""
     NOT_ACCEPTED = "NotAccepted"
-    """Not looked at, because the object is not accepted."""
+    """Not looked at, or not ready, because the object is not accepted."""
+    PENDING = "Pending"
+    """Not known yet: no node has been Active for the object."""
     PROGRAMMING_FAILED = "ProgrammingFailed"
     NOT_RESOLVED = "NotResolved"
     """Nothing is programmed for the object, because the Service or a port is missing."""
@@ -110,6 +114,10 @@ class Reason(StrEnum):
     """Some backends have not answered yet."""
     NO_ENDPOINTS = "NoEndpoints"
     """No backend is ready; draining ones may still serve their connections."""
+
+
+OPERATORS_READY = (Reason.NOT_ACCEPTED, Reason.PENDING)
+"""Reasons of Ready with which the operator speaks."""
 
 
 def condition(
@@ -153,10 +161,15 @@ def operator_status(
 ) -> dict[str, object]:
     """The operator's whole apply for one VirtualService.
 
-    obj: the object as read. problems: of this object, from parse, assign and resolve. now: RFC 3339.
+    obj: the object as read. problems: of this object, from parse, assign and resolve. now: RFC 3339. With its
+    resourceVersion the API server refuses what was decided about an object that was made anew meanwhile (it does not
+    look at a uid), and a word on Ready that an agent has given meanwhile.
     """
     found = tuple(problems)
     head, generation, previous = _read(obj)
+    metadata = obj.get("metadata")
+    if isinstance(metadata, Mapping) and (version := metadata.get("resourceVersion")):
+        head["metadata"] = {**head["metadata"], "resourceVersion": version}
     accepted = [p for p in found if p.condition == ConditionType.ACCEPTED]
     refs = [p for p in found if p.condition == ConditionType.RESOLVED_REFS]
     status: dict[str, object] = {"observedGeneration": generation}
@@ -182,8 +195,45 @@ def operator_status(
     else:
         text = "Every reference is found"
         second = condition(ConditionType.RESOLVED_REFS, True, Reason.RESOLVED_REFS, text, generation, now, previous)
-    status["conditions"] = [first, second]
+    third = _ready(assignment is not None, generation, now, previous)
+    status["conditions"] = [first, second, *([third] if third else [])]
     return {**head, "status": status}
+
+
+def _ready(assigned: bool, generation: int, now: str, previous: object) -> dict[str, object] | None:
+    """The operator's word on Ready, which is the agent's to give: while the object is not served, which no agent says,
+    and until one has said anything. Tools take an object that was looked at and has no Ready for one that is ready."""
+    if not assigned:
+        text = "Not served: the object is not accepted"
+        return condition(ConditionType.READY, False, Reason.NOT_ACCEPTED, text, generation, now, previous)
+    said = [
+        item.get("reason")
+        for item in (previous if isinstance(previous, list | tuple) else ())
+        if isinstance(item, Mapping) and item.get("type") == ConditionType.READY
+    ]
+    if said and said[0] not in OPERATORS_READY:
+        return None
+    text = "No node has said yet that it is Active"
+    return condition(ConditionType.READY, None, Reason.PENDING, text, generation, now, previous)
+
+
+def left_by_agents(obj: Mapping[str, object]) -> bool:
+    """Whether the status tells of a node that was Active: what an agent wrote stays until somebody takes it away."""
+    status = obj.get("status")
+    found = status if isinstance(status, Mapping) else {}
+    conditions = found.get("conditions")
+    said = {
+        (item.get("type"), item.get("type") == ConditionType.READY and item.get("reason") not in OPERATORS_READY)
+        for item in (conditions if isinstance(conditions, list | tuple) else ())
+        if isinstance(item, Mapping)
+    }
+    own = {(kind, False) for kind in (ConditionType.ACCEPTED, ConditionType.RESOLVED_REFS, ConditionType.READY)}
+    return bool(found.get("active") or found.get("backends") or said - own)
+
+
+def nothing_of_agents(obj: Mapping[str, object]) -> dict[str, object]:
+    """The apply, in the agents' name, that takes away all that they wrote."""
+    return {**_read(obj)[0], "status": {}}
 
 
 def agent_status(
@@ -256,7 +306,7 @@ def _messages(problems: Sequence[Problem]) -> str:
     return "; ".join(problem.message for problem in problems)
 
 
-def _read(obj: Mapping[str, object]) -> tuple[dict[str, object], int, object]:
+def _read(obj: Mapping[str, object]) -> tuple[dict[str, Any], int, object]:
     """Head of the apply, generation, and the conditions as they stand."""
     found = obj.get("metadata")
     metadata = found if isinstance(found, Mapping) else {}

@@ -6,7 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from lvsoperator.adapters.kube import Kube, KubeError
+from lvsapi import names
+from lvsoperator.adapters.kube import Conflict, Kube, KubeError
 from lvsoperator.adapters.metrics import Metrics
 from lvsoperator.core.reconcile import Decision, reconcile
 from lvsoperator.settings import Settings
@@ -97,9 +98,14 @@ class Loop:
     def _carry_out(self, decision: Decision) -> int:
         """Write what differs; one object that cannot be written stops no other. Returns how many failed."""
         failed = 0
-        for body in decision.statuses:
+        own = ((body, names.OPERATOR_FIELD_MANAGER) for body in decision.statuses)
+        agents = ((body, names.AGENT_FIELD_MANAGER) for body in decision.withdrawn)
+        for body, manager in (*own, *agents):
             try:
-                self._kube.apply_status(body)
+                self._kube.apply_status(body, manager)
+            except Conflict as error:
+                failed += 1
+                log.info("status not written, the object is looked at again: %s", error)
             except KubeError as error:
                 failed += 1
                 log.error("status not written: %s", error)

@@ -8,6 +8,7 @@ import kopf
 import pytest
 from prometheus_client import CollectorRegistry
 
+from lvsapi.names import OPERATOR_FIELD_MANAGER
 from lvsoperator.adapters.kube import Permanent, Transient, lenient
 from lvsoperator.adapters.metrics import Metrics
 from lvsoperator.core.reconcile import Note, Observed
@@ -45,8 +46,9 @@ class PlayedKube:
         nodes = ({"metadata": {"name": "node1"}},)
         return Observed(virtual_services=self.objects, classes=self.classes, nodes=nodes, keys=frozenset())
 
-    def apply_status(self, body: Mapping[str, Any]) -> None:
-        self._write(body["metadata"]["name"])
+    def apply_status(self, body: Mapping[str, Any], manager: str) -> None:
+        name = body["metadata"]["name"]
+        self._write(name if manager == OPERATOR_FIELD_MANAGER else f"{name} for {manager}")
 
     def apply_daemonset(self, body: Mapping[str, Any]) -> None:
         self._write(body["metadata"]["name"])
@@ -85,6 +87,13 @@ def test_a_pass_writes_every_status_the_daemonset_and_an_event_for_the_refused()
     assert sorted(kube.written) == ["bad", "event of bad", "lvs-agent", "web"]
     assert outcomes(registry) == {"success": 1, "partial": 0, "error": 0}
     assert served(registry) == {"web"}
+
+
+def test_what_agents_said_of_an_object_that_nobody_serves_is_taken_away_in_their_name() -> None:
+    bad = {**virtual_service("bad", 300), "status": {"active": {"node": "node1"}}}
+    kube = PlayedKube(virtual_service("web", 123), bad)
+    assert made(kube)[0].once()
+    assert sorted(kube.written) == ["bad", "bad for lvs-agent", "event of bad", "lvs-agent", "web"]
 
 
 @pytest.mark.parametrize("refused", ["a", "lvs-agent"])

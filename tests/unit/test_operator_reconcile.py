@@ -76,7 +76,8 @@ def carried_out(observed: Observed, decision: Decision) -> Observed:
         obj: dict[str, Any] = copy.deepcopy(dict(listed))
         if (body := bodies.get(obj["metadata"]["name"])) is not None:
             old = obj.get("status", {})
-            foreign = [c for c in old.get("conditions", []) if c["type"] not in ("Accepted", "ResolvedRefs")]
+            own = {c["type"] for c in body["conditions"]} | {"Accepted", "ResolvedRefs"}
+            foreign = [c for c in old.get("conditions", []) if c["type"] not in own]
             kept = {k: v for k, v in old.items() if k in ("active", "backends")}
             obj["status"] = {**kept, **body, "conditions": body["conditions"] + foreign}
         objects.append(obj)
@@ -132,6 +133,13 @@ def test_a_write_carries_the_name_of_its_object_and_its_status_and_nothing_of_th
     assert set(body) == {"apiVersion", "kind", "metadata", "status"}
 
 
+def test_a_write_is_for_the_object_as_it_was_read() -> None:
+    obj = virtual_service("web", "192.168.139.123")
+    obj["metadata"]["resourceVersion"] = "17"
+    (body,) = decide(cluster(obj)).statuses
+    assert body["metadata"]["resourceVersion"] == "17"
+
+
 def test_a_second_pass_writes_nothing_at_any_later_time() -> None:
     observed = settled(cluster(virtual_service("web", "192.168.139.123"), virtual_service("bad", "127.0.0.1")))
     again = decide(observed, LATER)
@@ -143,8 +151,47 @@ def test_what_the_agents_write_into_status_is_no_reason_to_write() -> None:
     observed = settled(cluster(virtual_service("web", "192.168.139.123")))
     obj = copy.deepcopy(dict(observed.virtual_services[0]))
     obj["status"] |= {"active": {"node": "node1", "since": NOW}, "backends": {"ready": 3, "total": 3}}
-    obj["status"]["conditions"].insert(0, {"type": "Ready", "status": "True"})
-    assert decide(replaced(observed, virtual_services=(obj,))).statuses == ()
+    by_agent = {"type": "Ready", "status": "True", "reason": "Ready"}
+    obj["status"]["conditions"] = [by_agent, *(c for c in obj["status"]["conditions"] if c["type"] != "Ready")]
+    decision = decide(replaced(observed, virtual_services=(obj,)))
+    assert (decision.statuses, decision.withdrawn) == ((), ())
+
+
+def test_an_object_is_not_ready_while_it_is_refused_and_not_known_to_be_until_a_node_is_active() -> None:
+    decision = decide(cluster(virtual_service("web", "192.168.139.123"), virtual_service("bad", "127.0.0.1")))
+    said = {name: condition(decision, "Ready", name) for name in ("web", "bad")}
+    assert {name: (ready["status"], ready["reason"]) for name, ready in said.items()} == {
+        "web": ("Unknown", "Pending"),
+        "bad": ("False", "NotAccepted"),
+    }
+
+
+def test_what_agents_said_of_an_object_is_taken_away_when_nobody_serves_it_any_more() -> None:
+    observed = settled(cluster(virtual_service("web", "192.168.139.123")))
+    obj = copy.deepcopy(dict(observed.virtual_services[0]))
+    obj["status"] |= {"active": {"node": "node1", "since": NOW}, "backends": {"ready": 3, "total": 3}}
+    obj["status"]["conditions"][2] |= {"status": "True", "reason": "Ready"}
+    served = decide(replaced(observed, virtual_services=(obj,)))
+    assert (served.statuses, served.withdrawn) == ((), ())
+    obj["metadata"]["generation"] = 2
+    obj["spec"]["addresses"] = ["192.168.139.101"]
+    refused = decide(replaced(observed, virtual_services=(obj,)))
+    assert condition(refused, "Ready")["status"] == "False"
+    (body,) = refused.withdrawn
+    assert body["metadata"] == {"name": "web", "namespace": "default"}
+    assert body["status"] == {}
+
+
+@pytest.mark.parametrize("left", [{"active": {"node": "node1"}}, {"backends": {"ready": 1}}, {"Programmed": "True"}])
+def test_whatever_is_left_of_the_agents_word_is_taken_away(left: dict[str, Any]) -> None:
+    observed = settled(cluster(virtual_service("bad", "127.0.0.1")))
+    obj = copy.deepcopy(dict(observed.virtual_services[0]))
+    assert decide(replaced(observed, virtual_services=(obj,))).withdrawn == ()
+    if "Programmed" in left:
+        obj["status"]["conditions"].append({"type": "Programmed", "status": "True"})
+    else:
+        obj["status"] |= left
+    assert len(decide(replaced(observed, virtual_services=(obj,))).withdrawn) == 1
 
 
 @pytest.mark.parametrize("tamper", ["virtualRouterID", "directors", "observedGeneration", "condition"])

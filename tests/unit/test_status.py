@@ -75,7 +75,11 @@ def test_the_operator_applies_what_it_decided() -> None:
     assert isinstance(status, dict)
     assert set(status) == {"observedGeneration", "virtualRouterID", "directors", "conditions"}
     assert status["directors"] == [{"node": "n1", "priority": 250}]
-    assert conditions(found) == {"Accepted": ("True", "Accepted"), "ResolvedRefs": ("True", "ResolvedRefs")}
+    assert conditions(found) == {
+        "Accepted": ("True", "Accepted"),
+        "ResolvedRefs": ("True", "ResolvedRefs"),
+        "Ready": ("Unknown", "Pending"),
+    }
     again = {**raw_virtual_service(), "status": status}
     assert parse_virtual_service(again).assigned == assignment(203, {"n1": 250})
     assert operator_status(again, assignment(203, {"n1": 250}), (), "2027-01-01T00:00:00Z") == found
@@ -89,13 +93,22 @@ def test_a_refused_object_loses_its_assignment_and_says_every_reason() -> None:
     )
     found = operator_status(raw_virtual_service(), None, problems, NOW)
     assert set(found["status"]) == {"observedGeneration", "conditions"}  # type: ignore[call-overload]
-    assert conditions(found) == {"Accepted": ("False", "AddressConflict"), "ResolvedRefs": ("Unknown", "NotAccepted")}
+    assert conditions(found) == {
+        "Accepted": ("False", "AddressConflict"),
+        "ResolvedRefs": ("Unknown", "NotAccepted"),
+        "Ready": ("False", "NotAccepted"),
+    }
     assert found["status"]["conditions"][0]["message"] == "one; two"  # type: ignore[index]
 
 
 def test_references_that_do_not_resolve_do_not_touch_acceptance() -> None:
-    found = operator_status(raw_virtual_service(), None, (problem("ResolvedRefs", "ServiceNotFound"),), NOW)
-    assert conditions(found) == {"Accepted": ("True", "Accepted"), "ResolvedRefs": ("False", "ServiceNotFound")}
+    missing = (problem("ResolvedRefs", "ServiceNotFound"),)
+    found = operator_status(raw_virtual_service(), assignment(203, {"n1": 250}), missing, NOW)
+    assert conditions(found) == {
+        "Accepted": ("True", "Accepted"),
+        "ResolvedRefs": ("False", "ServiceNotFound"),
+        "Ready": ("Unknown", "Pending"),
+    }
 
 
 def test_an_object_that_does_not_parse_is_refused_with_every_field() -> None:

@@ -52,6 +52,10 @@ class Transient(KubeError):
     """Not answered, or answered 409, 429 or 5xx: the same request may succeed later."""
 
 
+class Conflict(Transient):
+    """Answered 409: somebody has changed, or made anew, what this was decided about."""
+
+
 class Permanent(KubeError):
     """Answered otherwise: the same request fails until the cluster or the object changes."""
 
@@ -118,11 +122,11 @@ class Kube:
             return None
         return frozenset() if secret is None else frozenset(secret.get("data") or ())
 
-    def apply_status(self, body: Mapping[str, Any]) -> None:
-        """Server-side apply of the operator's fields of one VirtualService's status."""
+    def apply_status(self, body: Mapping[str, Any], manager: str = names.OPERATOR_FIELD_MANAGER) -> None:
+        """Server-side apply of one manager's fields of one VirtualService's status: ours, or the agents'."""
         metadata = body["metadata"]
         path = f"/apis/{names.API_VERSION}/namespaces/{metadata['namespace']}/{names.PLURAL}/{metadata['name']}/status"
-        self._apply(path, body)
+        self._apply(path, body, manager)
 
     def apply_daemonset(self, body: Mapping[str, Any]) -> None:
         """Server-side apply of the agents' DaemonSet."""
@@ -204,8 +208,8 @@ class Kube:
         except NotFound:
             return None
 
-    def _apply(self, path: str, body: Mapping[str, Any]) -> None:
-        self._request("PATCH", path, {"fieldManager": names.OPERATOR_FIELD_MANAGER, "force": "true"}, body)
+    def _apply(self, path: str, body: Mapping[str, Any], manager: str = names.OPERATOR_FIELD_MANAGER) -> None:
+        self._request("PATCH", path, {"fieldManager": manager, "force": "true"}, body)
 
     def _request(
         self, method: str, path: str, query: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
@@ -254,7 +258,9 @@ def _refused(operation: str, status: int, raw: bytes) -> KubeError:
     reason = f"{status}: {words}"
     if status == 404:
         return NotFound(operation, reason)
-    if status in (408, 409, 429) or status >= 500:
+    if status == 409:
+        return Conflict(operation, reason)
+    if status in (408, 429) or status >= 500:
         return Transient(operation, reason)
     return Permanent(operation, reason)
 

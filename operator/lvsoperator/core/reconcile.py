@@ -15,7 +15,7 @@ from lvsapi.errors import SpecError
 from lvsapi.model import Assignment, ObjectKey, Problem, Snapshot, VirtualService
 from lvsapi.parse import assigned_in, parse_class, parse_node, parse_service, parse_virtual_service
 from lvsapi.resolve import resolve
-from lvsapi.status import ConditionType, operator_status, refused
+from lvsapi.status import ConditionType, left_by_agents, nothing_of_agents, operator_status, refused
 from lvsapi.vrrp import AuthenticationType
 from lvsoperator.core.manifests import agent_daemonset, is_applied
 from lvsoperator.settings import Settings
@@ -25,7 +25,6 @@ T = TypeVar("T")
 
 OWN_FIELDS = ("observedGeneration", "virtualRouterID", "directors")
 """Fields of status that only the operator writes."""
-OWN_CONDITIONS = (ConditionType.ACCEPTED, ConditionType.RESOLVED_REFS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +79,8 @@ class Decision:
     infos: tuple[Info, ...]
     keys: tuple[str, ...] = ()
     """Entries to be made, with a random key each, in the Secret with the election's keys."""
+    withdrawn: tuple[dict[str, Any], ...] = ()
+    """As ``statuses``, in the agents' name: nobody serves these objects, and no agent is left who says so."""
 
 
 def reconcile(observed: Observed, settings: Settings, now: str) -> Decision:
@@ -87,9 +88,13 @@ def reconcile(observed: Observed, settings: Settings, now: str) -> Decision:
     raw = {key: obj for obj in observed.virtual_services if (key := _key(obj)) is not None}
     assignments, problems, infos = _decide(observed, raw)
     statuses = []
+    withdrawn = []
     notes = []
     for key, obj in raw.items():
-        body = operator_status(obj, assignments.get(key), problems.get(key, ()), now)
+        assignment = assignments.get(key)
+        if assignment is None and left_by_agents(obj):
+            withdrawn.append(nothing_of_agents(obj))
+        body = operator_status(obj, assignment, problems.get(key, ()), now)
         if is_written(obj, body):
             continue
         statuses.append(body)
@@ -103,6 +108,7 @@ def reconcile(observed: Observed, settings: Settings, now: str) -> Decision:
         notes=tuple(notes),
         infos=infos,
         keys=missing_keys(observed),
+        withdrawn=tuple(withdrawn),
     )
 
 
@@ -132,7 +138,7 @@ def is_written(obj: Object, body: Object) -> bool:
     have, want = obj.get("status") or {}, body["status"]
     if any(have.get(field) != want.get(field) for field in OWN_FIELDS):
         return False
-    return all(_condition(have, type_) == _condition(want, type_) for type_ in OWN_CONDITIONS)
+    return all(_condition(have, item["type"]) == item for item in want["conditions"])
 
 
 def _decide(
