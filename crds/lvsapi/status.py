@@ -99,6 +99,8 @@ class Reason(StrEnum):
     """Nothing is programmed for the object, because the Service or a port is missing."""
     NOT_PROGRAMMED = "NotProgrammed"
     """Not ready, because the tables are not in place."""
+    NO_ACTIVE = "NoActive"
+    """Not ready, because no node is known to hold the addresses; the other conditions say what is wrong."""
     KERNEL_UNSUPPORTED = "KernelUnsupported"
     """No IPVS in the kernel, or no permission to use it; the message has the remedy."""
     NO_INTERFACE = "NoInterface"
@@ -206,15 +208,19 @@ def _ready(assigned: bool, generation: int, now: str, previous: object) -> dict[
     if not assigned:
         text = "Not served: the object is not accepted"
         return condition(ConditionType.READY, False, Reason.NOT_ACCEPTED, text, generation, now, previous)
-    said = [
-        item.get("reason")
-        for item in (previous if isinstance(previous, list | tuple) else ())
-        if isinstance(item, Mapping) and item.get("type") == ConditionType.READY
-    ]
-    if said and said[0] not in OPERATORS_READY:
+    said = ready_said(previous)
+    if said is not None and said[1] not in OPERATORS_READY:
         return None
     text = "No node has said yet that it is Active"
     return condition(ConditionType.READY, None, Reason.PENDING, text, generation, now, previous)
+
+
+def ready_said(conditions: object) -> tuple[object, object] | None:
+    """Status and reason of Ready in ``status.conditions`` as read; None: it is not there."""
+    for item in conditions if isinstance(conditions, list | tuple) else ():
+        if isinstance(item, Mapping) and item.get("type") == ConditionType.READY:
+            return item.get("status"), item.get("reason")
+    return None
 
 
 def left_by_agents(obj: Mapping[str, object]) -> bool:
@@ -222,13 +228,14 @@ def left_by_agents(obj: Mapping[str, object]) -> bool:
     status = obj.get("status")
     found = status if isinstance(status, Mapping) else {}
     conditions = found.get("conditions")
-    said = {
-        (item.get("type"), item.get("type") == ConditionType.READY and item.get("reason") not in OPERATORS_READY)
-        for item in (conditions if isinstance(conditions, list | tuple) else ())
-        if isinstance(item, Mapping)
-    }
-    own = {(kind, False) for kind in (ConditionType.ACCEPTED, ConditionType.RESOLVED_REFS, ConditionType.READY)}
-    return bool(found.get("active") or found.get("backends") or said - own)
+    if found.get("active") or found.get("backends"):
+        return True
+    said = ready_said(conditions)
+    if said is not None and said[1] not in OPERATORS_READY:
+        return True
+    own = (ConditionType.ACCEPTED, ConditionType.RESOLVED_REFS, ConditionType.READY)
+    listed = conditions if isinstance(conditions, list | tuple) else ()
+    return any(isinstance(item, Mapping) and item.get("type") not in own for item in listed)
 
 
 def nothing_of_agents(obj: Mapping[str, object]) -> dict[str, object]:
@@ -247,8 +254,10 @@ def agent_status(
     now: str,
     kept: tuple[bool, str, str] | None = None,
     health: tuple[bool | None, str, str] | None = None,
+    active: bool = True,
 ) -> dict[str, object]:
-    """The Active node's whole apply for one VirtualService.
+    """The Active node's whole apply for one VirtualService; or, where no node is known to be ``active``, of one that
+    says why it is not.
 
     since: when the node became Active, RFC 3339. ready, total: backends with weight above 0, and all. problems: those
     of this object; those with condition Programmed, ElectionHealthy or NodeHealthy count. kept: of ConnectionsSurvive.
@@ -265,6 +274,8 @@ def agent_status(
     final: _Verdict
     if failed:
         final = (False, Reason.NOT_PROGRAMMED, f"The tables of node {node} are not complete")
+    elif not active:
+        final = (False, Reason.NO_ACTIVE, f"Node {node} is not Active, and knows of no node that is")
     elif ready == 0:
         text = f"No backend is ready ({total} draining)" if total else "No backend"
         final = (False, Reason.NO_ENDPOINTS, health[2] if health is not None and health[0] is False else text)
@@ -291,7 +302,7 @@ def agent_status(
     return {
         **head,
         "status": {
-            "active": {"node": node, "since": since},
+            **({"active": {"node": node, "since": since}} if active else {}),
             "backends": {"ready": ready, "total": total},
             "conditions": [condition(kind, *verdict, generation, now, previous) for kind, verdict in verdicts],
         },

@@ -147,6 +147,18 @@ def test_the_active_nodes_agent_applies_what_it_holds(
     assert conditions(found) == {**wanted, **dict.fromkeys(WARNINGS, ("True", "AsExpected"))}
 
 
+def test_a_node_that_is_not_active_does_not_say_that_the_object_is_ready() -> None:
+    """The first director speaks where nobody is known to be Active, whatever it is that it noticed."""
+    noticed = (problem("ElectionHealthy", "AddressConflict", "02:00:00:00:00:09 has 10.0.0.1"),)
+    found = agent_status(
+        raw_virtual_service(), node="n1", since=THEN, ready=3, total=3, problems=noticed, now=NOW, active=False
+    )
+    assert conditions(found)["Ready"] == ("False", "NoActive")
+    assert conditions(found)["ElectionHealthy"] == ("False", "AddressConflict")
+    assert "active" not in found["status"]  # type: ignore[operator]
+    assert "is Active with" not in str(found)
+
+
 def test_what_the_election_noticed_is_a_condition_of_its_own() -> None:
     noticed = (problem("ElectionHealthy", "ForeignVRID", "10.0.0.9 speaks on VRID 51"),)
     found = agent_status(raw_virtual_service(), node="n1", since=THEN, ready=1, total=1, problems=noticed, now=NOW)

@@ -93,6 +93,22 @@ def status(act: Act) -> None:
     run(story())
 
 
+def test_a_word_on_ready_that_somebody_else_wrote_is_put_right() -> None:
+    async def act(api: Api, writer: StatusWriter) -> None:
+        await asyncio.sleep(5.0)
+        assert api.taken["a"] == 1
+        ready = {"type": "Ready", "status": "True", "reason": "Ready"}
+        writer.observed[KEYS["a"]].conditions[:] = [ready]
+        await asyncio.sleep(5.0)
+        assert api.taken["a"] == 1
+        writer.observed[KEYS["a"]].conditions[:] = [{**ready, "status": "False", "reason": "NoActive"}]
+        await asyncio.sleep(3.5)
+        assert 2 <= api.taken["a"] <= 5, "once a second"
+        assert api.taken["b"] == 1
+
+    status(act)
+
+
 @pytest.mark.parametrize("reason", ["http_400", "http_403", "http_500", "protocol"])
 def test_a_status_that_is_refused_keeps_no_other_waiting_and_no_event(
     reason: str, caplog: pytest.LogCaptureFixture

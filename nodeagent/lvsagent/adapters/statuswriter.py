@@ -18,7 +18,7 @@ from lvsagent.core.report import Report
 from lvsagent.runtime.logs import Throttle
 from lvsapi import names
 from lvsapi.model import ObjectKey
-from lvsapi.status import agent_status
+from lvsapi.status import agent_status, ready_said
 
 SECONDS_BETWEEN = 1.0
 MOST_EVENTS = 100
@@ -32,6 +32,8 @@ class _Written:
     report: Report
     generation: int
     at: float
+    ready: tuple[object, object] | None
+    """Status and reason of Ready."""
 
 
 @dataclass(slots=True)
@@ -105,7 +107,10 @@ class StatusWriter:
             return True
         if time.monotonic() - written.at < SECONDS_BETWEEN:
             return False
-        overwritten = report.active and observed.active_node != self.node
+        # By a node that was Active before, or one that knew of no Active node when it spoke; or by the operator.
+        overwritten = report.active and (
+            observed.active_node != self.node or ready_said(observed.conditions) not in (None, written.ready)
+        )
         return report != written.report or observed.metadata.get("generation") != written.generation or overwritten
 
     async def _write(self, key: ObjectKey, report: Report) -> None:
@@ -124,9 +129,8 @@ class StatusWriter:
             now=now,
             kept=(report.kept.all, report.kept.reason, report.kept.message),
             health=report.health,
+            active=report.active,
         )
-        if not report.active:
-            del body["status"]["active"]
         path = f"{OUR_API}/namespaces/{key.namespace}/{names.PLURAL}/{key.name}/status"
         generation = observed.metadata.get("generation")
         try:
@@ -139,7 +143,10 @@ class StatusWriter:
             _log.info("a status was not taken", extra={"object": key, "error": error})
         self._retries.done(key)
         self._written[key] = _Written(
-            report=report, generation=generation if isinstance(generation, int) else 0, at=time.monotonic()
+            report=report,
+            generation=generation if isinstance(generation, int) else 0,
+            at=time.monotonic(),
+            ready=ready_said(body["status"]["conditions"]),
         )
 
     def _failed(self, key: ObjectKey, error: ApiError) -> None:
