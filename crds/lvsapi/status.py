@@ -260,13 +260,15 @@ def agent_status(
     says why it is not.
 
     since: when the node became Active, RFC 3339. ready, total: backends with weight above 0, and all. problems: those
-    of this object; those with condition Programmed, ElectionHealthy or NodeHealthy count. kept: of ConnectionsSurvive.
+    of this object; those with condition Programmed, Ready, ElectionHealthy or NodeHealthy count. kept: of
+    ConnectionsSurvive.
     """
     head, generation, previous = _read(obj)
     found = tuple(problems)
     failed = [p for p in found if p.condition == ConditionType.PROGRAMMED]
     noticed = [p for p in found if p.condition == ConditionType.ELECTION_HEALTHY]
     spoiled = [p for p in found if p.condition == ConditionType.NODE_HEALTHY]
+    lacking = [p for p in found if p.condition == ConditionType.READY]
     if failed:
         programmed: _Verdict = (False, failed[0].reason, _messages(failed))
     else:
@@ -276,6 +278,8 @@ def agent_status(
         final = (False, Reason.NOT_PROGRAMMED, f"The tables of node {node} are not complete")
     elif not active:
         final = (False, Reason.NO_ACTIVE, f"Node {node} is not Active, and knows of no node that is")
+    elif lacking:
+        final = (False, lacking[0].reason, _messages(lacking))
     elif ready == 0:
         text = f"No backend is ready ({total} draining)" if total else "No backend"
         final = (False, Reason.NO_ENDPOINTS, health[2] if health is not None and health[0] is False else text)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lvsagent.core.report import Report, election_problems, findings_of, reports
+from lvsagent.core.report import Report, election_problems, findings_of, reports, unserved
 from lvsagent.ipc import RouterStatistics
 from lvsapi.model import ObjectKey, Problem
 from lvsapi.resolve import resolve
@@ -50,6 +50,26 @@ def test_findings_and_refusals_of_the_election_are_problems_of_what_the_router_c
     ]
     assert election_problems(RESOLVED, {ROUTER: statistics()}) == ()
     assert election_problems(RESOLVED, {}) == ()
+
+
+@pytest.mark.parametrize(
+    ("finding", "held", "state", "missing"),
+    [
+        ("AddressConflict", (), "Active", ["AddressConflict"]),
+        ("AddressRefused", (), "Active", ["AddressRefused"]),
+        ("AddressConflict", ("192.168.139.123/32",), "Active", []),
+        ("AddressConflict", (), "Backup", []),
+        ("AddressClaimed", (), "Active", []),
+    ],
+)
+def test_an_object_whose_address_the_active_node_cannot_have_is_not_ready(
+    finding: str, held: tuple[str, ...], state: str, missing: list[str]
+) -> None:
+    """A router carries other objects' addresses, too: only whose address is missing is not ready."""
+    heard = router_statistics(ROUTER, addresses_held=held, state=state, findings={finding: "02:00:00:00:00:09 has it"})
+    found = unserved(RESOLVED, {ROUTER: heard})
+    assert [(p.condition, p.reason) for p in found] == [("Ready", reason) for reason in missing]
+    assert [p.message for p in found] == ["192.168.139.123 is not served: 02:00:00:00:00:09 has it"] * len(missing)
 
 
 def test_a_password_is_named_insecure_wherever_it_is_used() -> None:

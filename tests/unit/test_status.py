@@ -159,6 +159,13 @@ def test_a_node_that_is_not_active_does_not_say_that_the_object_is_ready() -> No
     assert "is Active with" not in str(found)
 
 
+def test_an_address_that_is_not_served_makes_the_object_not_ready() -> None:
+    lacking = (problem("Ready", "AddressConflict", "10.0.0.1 is not served"),)
+    found = agent_status(raw_virtual_service(), node="n1", since=THEN, ready=3, total=3, problems=lacking, now=NOW)
+    assert conditions(found)["Ready"] == ("False", "AddressConflict")
+    assert "10.0.0.1 is not served" in str(found)
+
+
 def test_what_the_election_noticed_is_a_condition_of_its_own() -> None:
     noticed = (problem("ElectionHealthy", "ForeignVRID", "10.0.0.9 speaks on VRID 51"),)
     found = agent_status(raw_virtual_service(), node="n1", since=THEN, ready=1, total=1, problems=noticed, now=NOW)

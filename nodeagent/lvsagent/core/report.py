@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from lvsagent.core.agent import ACTIVE, address_of
 from lvsagent.ipc import Finding, RouterStatistics
 from lvsapi.model import ObjectKey, Problem, Resolved, VirtualRouter, VirtualServer
 from lvsapi.status import ConditionType, Reason
@@ -15,6 +16,8 @@ PASSWORD_SENTENCE = (
     "VirtualServiceClass {}: spec.vrrp.authentication.type: Password goes over the wire in clear text and keeps nobody"
     " out who can listen: use HMAC where the peers can"
 )
+NOT_HELD = (Finding.ADDRESS_CONFLICT, Finding.ADDRESS_REFUSED)
+"""Findings that say why an Active does not have an address."""
 NOTHING_ASKED: Mapping[ObjectKey, tuple[bool | None, str, str]] = MappingProxyType({})
 
 
@@ -105,6 +108,26 @@ def election_problems(resolved: Resolved, heard: Mapping[str, RouterStatistics])
             for owner in router.owners
             for word, sentence in words
         )
+    return tuple(problems)
+
+
+def unserved(resolved: Resolved, heard: Mapping[str, RouterStatistics]) -> tuple[Problem, ...]:
+    """Objects that are not ready, because this node is Active for them and cannot have all of their addresses."""
+    problems = []
+    for router in resolved.routers:
+        statistics = heard.get(router.name)
+        # The Active has its addresses a moment after the state: only what the election says that it cannot have counts.
+        words = [word for word in NOT_HELD if statistics is not None and word in statistics.findings]
+        if statistics is None or statistics.state != ACTIVE or not words:
+            continue
+        why = "; ".join(statistics.findings[word] for word in words)
+        missing = set(router.addresses) - {address_of(address) for address in statistics.addresses_held}
+        for owner in router.owners:
+            of_owner = {server.address for server in resolved.servers if server.owner == owner} & missing
+            if of_owner:
+                named = ", ".join(str(address) for address in sorted(of_owner, key=int))
+                text = f"{named} is not served: {why}"
+                problems.append(Problem(key=owner, condition=ConditionType.READY, reason=words[0], message=text))
     return tuple(problems)
 
 

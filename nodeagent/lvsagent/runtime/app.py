@@ -35,7 +35,7 @@ from lvsagent.core.claims import PORT
 from lvsagent.core.diff import Owned
 from lvsagent.core.guard import node_problems
 from lvsagent.core.hold import Hold
-from lvsagent.core.report import election_problems, reports
+from lvsagent.core.report import election_problems, reports, unserved
 from lvsagent.election.keys import Keys
 from lvsagent.runtime.affinity import Affinity
 from lvsagent.runtime.checks import Checks
@@ -255,6 +255,7 @@ class App:
             problems = (
                 *view.problems,
                 *election_problems(view.resolved, view.claims.routers),
+                *unserved(view.resolved, view.claims.routers),
                 *node_problems(view.resolved, view.node_findings),
                 *self.source.warnings,
             )
