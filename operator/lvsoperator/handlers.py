@@ -13,7 +13,7 @@ from typing import Any
 import kopf
 
 from lvsapi import names
-from lvsoperator.adapters.kube import lenient
+from lvsoperator.adapters.kube import PAGE, lenient
 
 
 class Connection(kopf.ConnectionInfo):
@@ -87,4 +87,5 @@ def operator_settings() -> kopf.OperatorSettings:
     settings.watching.server_timeout = 240
     settings.watching.client_timeout = 270
     settings.watching.connect_timeout = 10
+    settings.watching.chunk_size = PAGE
     return settings

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from lvsapi.names import OPERATOR_FIELD_MANAGER
-from lvsoperator.adapters.kube import Permanent, Transient, lenient
+from lvsoperator.adapters.kube import PAGE, Permanent, Transient, lenient
 from lvsoperator.adapters.metrics import Metrics
 from lvsoperator.core.reconcile import Note, Observed
 from lvsoperator.handlers import Connection, NodeFilter, in_cluster, operator_settings
@@ -213,6 +213,7 @@ def test_kopf_scans_nothing_posts_nothing_and_ends_every_watch_in_time() -> None
     assert isinstance(found, kopf.OperatorSettings)
     assert found.scanning.disabled
     assert not found.posting.enabled
+    assert found.watching.chunk_size == PAGE
     assert found.watching.server_timeout is not None
     assert found.watching.client_timeout is not None
     assert found.watching.client_timeout > found.watching.server_timeout
