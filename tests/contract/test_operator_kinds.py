@@ -23,7 +23,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 def without_kinds(cluster: Cluster) -> Cluster:
-    cluster.kubectl("delete", "-k", CRDS, "--ignore-not-found", "--wait=true", "--timeout=30s")
+    cluster.kubectl("delete", "-k", CRDS, "--ignore-not-found", "--wait=true", "--timeout=55s")
     return cluster
 
 
@@ -48,3 +48,24 @@ def test_it_ends_in_order_while_it_waits_for_its_kinds(without_kinds: Cluster) -
         eventually(lambda: operator.passes() >= 1 or None, "a pass")
         assert operator.stop() == 0
         assert "kubectl apply -k crds/" in operator.log.read_text()
+
+
+def test_kinds_that_were_deleted_and_came_back_are_heard_of_again_or_it_ends_to_be_started_anew(
+    without_kinds: Cluster,
+) -> None:
+    """An accident with the CRDs: whoever restores them is answered, if need be after the kubelet's restart."""
+    without_kinds.kubectl("apply", "--server-side", "-k", CRDS)
+    with without_kinds.ready_operator() as operator:
+        without_kinds.kubectl("delete", "-k", CRDS, "--wait=true", "--timeout=55s")
+        without_kinds.kubectl("apply", "--server-side", "-k", CRDS)
+        without_kinds.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=55s")
+        without_kinds.apply(service(), virtual_service("web", "192.168.139.123"))
+
+        def answered() -> bool | None:
+            found = without_kinds.get("lvsvs", "web", "-n", "default") or {}
+            return "status" in found or operator.process.poll() is not None or None
+
+        eventually(answered, "the object is accepted, or the operator has ended")
+        if operator.process.poll() is None:
+            without_kinds.apply(virtual_service("web", "192.168.139.123", scheduler="rr"))
+            without_kinds.condition("web", "Accepted", "True", generation=2)
