@@ -129,7 +129,7 @@ class Loop:
                 self._kube.apply_event(note, _now())
             except KubeError as error:
                 log.info("event not written, the condition says the same: %s", error)
-        self._metrics.show(decision.infos)
+        self._metrics.show(decision.infos, decision.refusals)
         return failed
 
     def health(self) -> str | None:

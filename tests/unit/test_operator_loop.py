@@ -89,6 +89,21 @@ def test_a_pass_writes_every_status_the_daemonset_and_an_event_for_the_refused()
     assert served(registry) == {"web"}
 
 
+def test_a_refused_object_is_a_metric_until_it_is_not_refused_any_more() -> None:
+    kube = PlayedKube(virtual_service("web", 123), virtual_service("bad", 300))
+    loop, registry = made(kube)
+
+    def refused(name: str) -> float | None:
+        labels = {"namespace": "default", "virtualservice": name, "reason": "Invalid"}
+        return registry.get_sample_value("lvs_virtualservice_refused", labels)
+
+    assert loop.once()
+    assert (refused("web"), refused("bad")) == (None, 1.0)
+    kube.objects = (virtual_service("web", 123), virtual_service("bad", 124))
+    assert loop.once()
+    assert refused("bad") is None
+
+
 def test_what_agents_said_of_an_object_that_nobody_serves_is_taken_away_in_their_name() -> None:
     bad = {**virtual_service("bad", 300), "status": {"active": {"node": "node1"}}}
     kube = PlayedKube(virtual_service("web", 123), bad)

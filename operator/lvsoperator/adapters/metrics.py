@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, H
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from lvsoperator.core.reconcile import Info
+from lvsoperator.core.reconcile import Info, Refusal
 
 OUTCOMES = ("success", "partial", "error")
 """partial: some objects could not be written; error: the cluster could not be read."""
@@ -20,7 +20,7 @@ Check = Callable[[], str | None]
 
 
 class Metrics:
-    """What the operator says about itself and about the VirtualServices it has accepted."""
+    """What the operator says about itself and about the VirtualServices."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
@@ -36,24 +36,33 @@ class Metrics:
         self._infos = _Infos()
         registry.register(self._infos)
 
-    def show(self, infos: tuple[Info, ...]) -> None:
-        """Replace the accepted VirtualServices; those that are gone leave no series behind."""
-        self._infos.infos = infos
+    def show(self, infos: tuple[Info, ...], refusals: tuple[Refusal, ...]) -> None:
+        """Replace the VirtualServices; those that are gone leave no series behind."""
+        self._infos.infos, self._infos.refusals = infos, refusals
 
 
 class _Infos(Collector):
     def __init__(self) -> None:
         self.infos: tuple[Info, ...] = ()
+        self.refusals: tuple[Refusal, ...] = ()
 
     def collect(self) -> Iterable[Metric]:
         family = GaugeMetricFamily(
             "lvs_virtualservice_info",
-            "1 for every accepted VirtualService.",
+            "1 for every VirtualService that has a virtual router.",
             labels=["namespace", "virtualservice", "vrid", "class"],
         )
         for info in self.infos:
             family.add_metric([info.key.namespace, info.key.name, str(info.virtual_router_id), info.class_name], 1.0)
         yield family
+        refused = GaugeMetricFamily(
+            "lvs_virtualservice_refused",
+            "1 for every VirtualService that is not accepted. What is served and has not changed since is served on.",
+            labels=["namespace", "virtualservice", "reason"],
+        )
+        for refusal in self.refusals:
+            refused.add_metric([refusal.key.namespace, refusal.key.name, refusal.reason], 1.0)
+        yield refused
 
 
 class Server(ThreadingHTTPServer):

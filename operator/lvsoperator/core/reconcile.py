@@ -68,6 +68,14 @@ class Info:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A VirtualService that is not accepted, for the metric lvs_virtualservice_refused."""
+
+    key: ObjectKey
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """What is to be written. Empty when everything is as it should be."""
 
@@ -79,6 +87,7 @@ class Decision:
     infos: tuple[Info, ...]
     keys: tuple[str, ...] = ()
     """Entries to be made, with a random key each, in the Secret with the election's keys."""
+    refusals: tuple[Refusal, ...] = ()
     withdrawn: tuple[dict[str, Any], ...] = ()
     """As ``statuses``, in the agents' name: nobody serves these objects, and no agent is left who says so."""
 
@@ -108,6 +117,11 @@ def reconcile(observed: Observed, settings: Settings, now: str) -> Decision:
         notes=tuple(notes),
         infos=infos,
         keys=missing_keys(observed),
+        refusals=tuple(
+            Refusal(key=key, reason=reason)
+            for key in raw
+            if (reason := _why_refused(problems.get(key, ()))) is not None
+        ),
         withdrawn=tuple(withdrawn),
     )
 
@@ -201,6 +215,10 @@ def _parsed(parse: Callable[[Object], T], objects: Iterable[Object]) -> tuple[T,
         except SpecError:
             continue
     return tuple(found)
+
+
+def _why_refused(problems: Iterable[Problem]) -> str | None:
+    return next((str(problem.reason) for problem in problems if problem.condition == ConditionType.ACCEPTED), None)
 
 
 def _key(obj: Object) -> ObjectKey | None:
