@@ -65,6 +65,29 @@ def test_fault_40_an_address_of_a_foreign_host_is_not_taken_until_that_host_give
     assert pair.dr1.statistics().routers[0].findings == {}
 
 
+def test_fault_40_nor_by_a_better_director_that_begins_while_another_is_active_and_does_without_it(pair: Pair) -> None:
+    pair.lan.run("client", ["ip", "address", "add", HELD, "dev", "eth0"])
+    pair.dr2.configure(router(100, addresses=(HELD, SECOND), sources=(DR1,)))
+    await_finding(pair.dr2, ipc.Finding.ADDRESS_CONFLICT, VIP, timeout=3)
+    pair.dr1.configure(router(110, addresses=(HELD, SECOND), sources=(DR2,)))
+    await_finding(pair.dr1, ipc.Finding.ADDRESS_CONFLICT, VIP, pair.lan.mac("client"), timeout=4)
+    assert pair.dr1.holds(SECOND)
+    assert not pair.dr1.holds(HELD)
+    assert f"somebody claims the address address={VIP}" not in pair.dr1.log
+    pair.lan.run("client", ["ip", "address", "delete", HELD, "dev", "eth0"])
+    await_holding(pair.dr1, HELD, timeout=3)
+
+
+def test_fault_40_what_another_director_serves_is_taken_over_at_once(pair: Pair) -> None:
+    """The probes of a director that begins are answered by the one that serves: it is no foreign host."""
+    pair.dr2.configure(router(100, addresses=(HELD, SECOND), sources=(DR1,)))
+    await_holding(pair.dr2, HELD)
+    pair.dr1.configure(router(110, addresses=(HELD, SECOND), sources=(DR2,)))
+    await_holding(pair.dr1, SECOND)
+    assert await_holding(pair.dr1, HELD) < 0.1
+    assert pair.dr1.statistics().routers[0].findings == {}
+
+
 def test_fault_40_the_same_for_ipv6(pair: Pair) -> None:
     pair.lan.run("client", ["ip", "address", "add", f"{VIP6}/128", "dev", "eth0", "nodad"])
     pair.dr1.configure(router6(110))

@@ -97,3 +97,15 @@ def test_answers_about_other_addresses_and_addresses_given_up_do_not_count() -> 
     assert (probing.withheld, probing.owners) == (frozenset((B,)), {})
     probing.stop()
     assert probing.withheld == frozenset()
+
+
+def test_it_is_known_who_answered_and_for_which_addresses_there_was_no_time_yet() -> None:
+    probing = Probing()
+    probing.start([A, B], 0.0)
+    probing.step(0.0)
+    probing.answered(A, MAC)
+    assert probing.answers(SPACING / 2) == {A: frozenset({MAC})}
+    assert probing.answers(SPACING) == {A: frozenset({MAC}), B: frozenset()}
+    for now in (0.1, 0.2, 0.3, 0.4):
+        probing.step(now)
+    assert probing.answers(AGAIN / 2) == {A: frozenset({MAC})}, "remembered until it is asked again"

@@ -101,6 +101,7 @@ class Conflicts:
             free: list[bytes] = []
             if router.probing.asking:
                 ask, free = router.probing.step(now, self._known(router, now))
+                self._ask_directors(router, now)
             if router.active:
                 self._report(router, now)
                 if watch:
@@ -109,6 +110,21 @@ class Conflicts:
             self._ask(router, ask, now)
             if free:
                 self._freed(router, free, now)
+
+    def undecided(self, router: Router, active: bytes, now: float) -> list[bytes]:
+        """Addresses that are asked for although the director with the address ``active`` is Active: a foreign host has
+        them, which keeps them from that director, too; or there was no time to answer. Whoever else answers is that
+        director, and so may everybody be as long as its MAC is not known."""
+        answers = router.probing.answers(now)
+        fresh = [address for address in router.probing.withheld if address not in answers]
+        known = self._known(router, now)
+        if not self._macs[router.vip_place].known(active, now):
+            return fresh
+        return fresh + [
+            address
+            for address, macs in answers.items()
+            if any(known.director(mac) is None and mac not in known for mac in macs)
+        ]
 
     def read(self, ready: set[int], routers: Iterable[Router], now: float) -> bool:
         """What arrived at those sockets that are ready. False: one cannot be read and should be looked after."""

@@ -373,8 +373,8 @@ class Engine:
                 self._run(router, events.Tick(), now)
 
     def _heard(self, router: Router, advert: packet.Advertisement, now: float) -> None:
-        if not router.active and advert.priority > 0:
-            router.probing.stop()  # whoever answers is this peer
+        if not router.active and advert.priority > 0 and router.probing.asking:
+            router.probing.stop(kept=self._conflicts.undecided(router, advert.source, now))
         self._run(router, events.Received(advert, advert.authenticated), now)
         if router.adopted and router.machine.state is events.State.BACKUP and advert.priority > 0:
             self._disown(router)

@@ -42,6 +42,10 @@ class Macs:
                 return address
         return None
 
+    def known(self, address: bytes, now: float) -> bool:
+        """Whether a MAC of this address was heard lately."""
+        return any(now - when <= MEMORY for when in self._heard.get(address, {}).values())
+
     def keep(self, addresses: Container[bytes]) -> None:
         """Nobody asks about others any more."""
         for address in tuple(self._heard):

@@ -62,6 +62,14 @@ class Probing:
         """Address -> MAC of the host that has it."""
         return {address: question.owner for address, question in self._questions.items() if question.owner}
 
+    def answers(self, now: float) -> dict[bytes, frozenset[bytes]]:
+        """Address -> MACs of those who have it, for all that were asked for long enough to know."""
+        return {
+            address: frozenset(question.answers) | ({question.owner} if question.owner else frozenset())
+            for address, question in self._questions.items()
+            if question.owner or question.answers or now - question.begun >= SPACING
+        }
+
     def start(self, addresses: Iterable[bytes], now: float) -> None:
         """Ask for these, those asked for already as before."""
         for address in addresses:
