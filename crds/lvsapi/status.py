@@ -171,7 +171,7 @@ def operator_status(
     head, generation, previous = _read(obj)
     metadata = obj.get("metadata")
     if isinstance(metadata, Mapping) and (version := metadata.get("resourceVersion")):
-        head["metadata"] = {**head["metadata"], "resourceVersion": version}
+        head["metadata"] = {**head["metadata"], "uid": metadata.get("uid"), "resourceVersion": version}
     accepted = [p for p in found if p.condition == ConditionType.ACCEPTED]
     refs = [p for p in found if p.condition == ConditionType.RESOLVED_REFS]
     status: dict[str, object] = {"observedGeneration": generation}
@@ -213,6 +213,26 @@ def _ready(assigned: bool, generation: int, now: str, previous: object) -> dict[
         return None
     text = "No node has said yet that it is Active"
     return condition(ConditionType.READY, None, Reason.PENDING, text, generation, now, previous)
+
+
+def said_anew(body: Mapping[str, Any], live: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What ``operator_status`` said, for the object as it is now: its status has changed meanwhile. None: it is another
+    object, or another spec, about which nothing is decided yet."""
+    head, status, metadata = body["metadata"], body["status"], live.get("metadata") or {}
+    if (metadata.get("uid"), metadata.get("generation")) != (head.get("uid"), status["observedGeneration"]):
+        return None
+    said = ready_said((live.get("status") or {}).get("conditions"))
+    by_agent = said is not None and said[1] not in OPERATORS_READY
+    conditions = [
+        item
+        for item in status["conditions"]
+        if not (by_agent and item["type"] == ConditionType.READY and item["reason"] == Reason.PENDING)
+    ]
+    return {
+        **body,
+        "metadata": {**head, "resourceVersion": metadata.get("resourceVersion")},
+        "status": {**status, "conditions": conditions},
+    }
 
 
 def ready_said(conditions: object) -> tuple[object, object] | None:

@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 import yaml
+from kubernetes import config
 
 from lvsapi import names
 from lvsapi.parse import assigned_in
 from lvsapi.status import agent_status, operator_status
+from lvsoperator.adapters.kube import Conflict, Kube
+from lvsoperator.settings import Settings
 from tests.apiserver import running_api_server
 from tests.contract.running_operator import Cluster, eventually, install, service, virtual_service
 
@@ -95,6 +98,25 @@ def test_a_status_is_not_written_to_an_object_that_was_made_anew_meanwhile(clean
     assert "has been modified" in say(clean, operator_status(old, decided, (), NOW), names.OPERATOR_FIELD_MANAGER)
     assert "status" not in live(clean)
     assert say(clean, operator_status(live(clean), None, (), NOW), names.OPERATOR_FIELD_MANAGER) == ""
+
+
+def test_an_object_whose_status_somebody_else_writes_all_the_time_is_decided_about_all_the_same(
+    clean: Cluster,
+) -> None:
+    """A pass over a large cluster takes longer than the second between two writes of an agent."""
+    clean.apply(virtual_service("web", "192.168.139.123"))
+    seen = live(clean)
+    serve(clean)
+    decided = assigned_in({"virtualRouterID": 200, "directors": [{"node": "node1", "priority": 250}]})
+    kube = Kube(config.new_client_from_config(str(clean.server.kubeconfig)), Settings())
+    kube.apply_status(operator_status(seen, decided, (), NOW))
+    clean.condition("web", "Accepted", "True")
+    assert clean.condition("web", "Ready", "True")["reason"] == "Ready"
+    clean.kubectl("delete", "lvsvs", "web", "-n", "default")
+    clean.apply(virtual_service("web", "192.168.139.101"))
+    with pytest.raises(Conflict):
+        kube.apply_status(operator_status(seen, decided, (), NOW))
+    assert "status" not in live(clean)
 
 
 def test_a_word_on_ready_that_an_agent_has_given_meanwhile_stands(clean: Cluster) -> None:

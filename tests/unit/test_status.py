@@ -15,6 +15,7 @@ from lvsapi.status import (
     condition,
     operator_status,
     refused,
+    said_anew,
 )
 from tests.gen import assignment, raw_virtual_service
 
@@ -99,6 +100,26 @@ def test_a_refused_object_loses_its_assignment_and_says_every_reason() -> None:
         "Ready": ("False", "NotAccepted"),
     }
     assert found["status"]["conditions"][0]["message"] == "one; two"  # type: ignore[index]
+
+
+def test_what_was_said_is_said_of_the_same_object_whose_status_has_changed_and_of_no_other() -> None:
+    obj = raw_virtual_service()
+    metadata = {**obj["metadata"], "resourceVersion": "1"}  # type: ignore[dict-item]
+    body = operator_status({**obj, "metadata": metadata}, assignment(203, {"n1": 250}), (), NOW)
+    assert said_anew(body, {**obj, "metadata": {**metadata, "uid": "another", "resourceVersion": "2"}}) is None
+    assert said_anew(body, {**obj, "metadata": {**metadata, "generation": 2, "resourceVersion": "2"}}) is None
+    assert said_anew(body, {}) is None
+    live = {**obj, "metadata": {**metadata, "resourceVersion": "2"}}
+    anew = said_anew(body, live)
+    assert anew == {**body, "metadata": {**body["metadata"], "resourceVersion": "2"}}  # type: ignore[dict-item]
+    served = {**live, "status": {"conditions": [{"type": "Ready", "status": "True", "reason": "Ready"}]}}
+    anew = said_anew(body, served)
+    assert anew is not None
+    assert conditions(anew).keys() == {"Accepted", "ResolvedRefs"}
+    refused = operator_status({**obj, "metadata": metadata}, None, (problem("Accepted", "Invalid"),), NOW)
+    anew = said_anew(refused, served)
+    assert anew is not None
+    assert conditions(anew)["Ready"] == ("False", "NotAccepted")
 
 
 def test_references_that_do_not_resolve_do_not_touch_acceptance() -> None:

@@ -19,6 +19,7 @@ from kubernetes.client.exceptions import ApiException
 from urllib3.util.ssl_ import create_urllib3_context
 
 from lvsapi import names
+from lvsapi.status import said_anew
 from lvsoperator.core.manifests import keys_secret
 from lvsoperator.core.reconcile import Note, Observed, uses_hmac
 from lvsoperator.settings import Settings
@@ -30,6 +31,8 @@ READ_SECONDS = 30.0
 PAGE = 100
 """Objects a list request asks for at once: a Node with its images is 25 kB of JSON, and much more as Python objects."""
 KEY_OCTETS = 32
+CONFLICTS = 4
+"""How often a status is written anew that somebody else has written meanwhile."""
 WATCH_SECONDS = 240
 """A watch is closed by the server after so long and begun anew."""
 
@@ -128,10 +131,20 @@ class Kube:
         return frozenset() if secret is None else frozenset(secret.get("data") or ())
 
     def apply_status(self, body: Mapping[str, Any], manager: str = names.OPERATOR_FIELD_MANAGER) -> None:
-        """Server-side apply of one manager's fields of one VirtualService's status: ours, or the agents'."""
+        """Server-side apply of one manager's fields of one VirtualService's status: ours, or the agents'. Raises
+        Conflict when the object is not the one any more that was decided about."""
         metadata = body["metadata"]
-        path = f"/apis/{names.API_VERSION}/namespaces/{metadata['namespace']}/{names.PLURAL}/{metadata['name']}/status"
-        self._apply(path, body, manager)
+        path = f"/apis/{names.API_VERSION}/namespaces/{metadata['namespace']}/{names.PLURAL}/{metadata['name']}"
+        for _ in range(CONFLICTS):
+            try:
+                return self._apply(f"{path}/status", body, manager)
+            except Conflict:
+                # An agent may write every second, and a pass over a large cluster takes longer.
+                anew = said_anew(body, self._get(path) or {})
+                if anew is None:
+                    raise
+                body = anew
+        self._apply(f"{path}/status", body, manager)
 
     def apply_daemonset(self, body: Mapping[str, Any]) -> None:
         """Server-side apply of the agents' DaemonSet."""
