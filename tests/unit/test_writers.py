@@ -93,6 +93,26 @@ def status(act: Act) -> None:
     run(story())
 
 
+def test_two_nodes_that_are_active_both_do_not_write_every_second_for_ever() -> None:
+    """A firewall makes every director Active for every object: each of them would write all of them all the time."""
+
+    async def act(api: Api, writer: StatusWriter) -> None:
+        await asyncio.sleep(3.0)
+        assert api.taken["a"] == 1
+        writer.observed[KEYS["a"]].active_node = "node2"
+        await asyncio.sleep(2.5)
+        assert api.taken["a"] >= 2, "a hand-over is written at once"
+        await asyncio.sleep(600.0)
+        assert 8 <= api.taken["a"] <= 20
+        writer.want({key: Report(active=True, ready=2, total=2) for key in KEYS.values()})
+        before = api.taken["a"]
+        await asyncio.sleep(3.5)
+        assert api.taken["a"] > before, "news is written at once"
+        assert api.taken["b"] == 2
+
+    status(act)
+
+
 def test_a_word_on_ready_that_somebody_else_wrote_is_put_right() -> None:
     async def act(api: Api, writer: StatusWriter) -> None:
         await asyncio.sleep(5.0)

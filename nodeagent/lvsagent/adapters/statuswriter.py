@@ -21,6 +21,9 @@ from lvsapi.model import ObjectKey
 from lvsapi.status import agent_status, ready_said
 
 SECONDS_BETWEEN = 1.0
+MOST_PATIENCE = 60.0
+"""Seconds between two writes of the same: two nodes that are Active both, as a firewall between them makes them, would
+otherwise write every status every second for as long as it lasts."""
 MOST_EVENTS = 100
 """Waiting to be posted; more are dropped: events are a courtesy."""
 
@@ -34,6 +37,8 @@ class _Written:
     at: float
     ready: tuple[object, object] | None
     """Status and reason of Ready."""
+    patience: float
+    """Seconds until the same is written again over somebody else's."""
 
 
 @dataclass(slots=True)
@@ -105,13 +110,17 @@ class StatusWriter:
             return False
         if written is None:
             return True
-        if time.monotonic() - written.at < SECONDS_BETWEEN:
+        age = time.monotonic() - written.at
+        if report != written.report or observed.metadata.get("generation") != written.generation:
+            return age >= SECONDS_BETWEEN
+        return age >= written.patience and self._overwritten(observed, report, written)
+
+    def _overwritten(self, observed: Observed, report: Report, written: "_Written") -> bool:
+        """By a node that was Active before, or that knew of no Active node when it spoke; by the operator; or by one
+        that is Active, too, and writes as we do: so each waits ever longer."""
+        if not report.active:
             return False
-        # By a node that was Active before, or one that knew of no Active node when it spoke; or by the operator.
-        overwritten = report.active and (
-            observed.active_node != self.node or ready_said(observed.conditions) not in (None, written.ready)
-        )
-        return report != written.report or observed.metadata.get("generation") != written.generation or overwritten
+        return observed.active_node != self.node or ready_said(observed.conditions) not in (None, written.ready)
 
     async def _write(self, key: ObjectKey, report: Report) -> None:
         observed = self.observed[key]
@@ -142,9 +151,12 @@ class StatusWriter:
             # Deleted or replaced meanwhile, or refused for good: what is written next depends on what is seen next.
             _log.info("a status was not taken", extra={"object": key, "error": error})
         self._retries.done(key)
+        before, generation = self._written.get(key), generation if isinstance(generation, int) else 0
+        same = before is not None and (before.report, before.generation) == (report, generation)
         self._written[key] = _Written(
             report=report,
-            generation=generation if isinstance(generation, int) else 0,
+            generation=generation,
+            patience=min(2 * before.patience, MOST_PATIENCE) if before is not None and same else SECONDS_BETWEEN,
             at=time.monotonic(),
             ready=ready_said(body["status"]["conditions"]),
         )
