@@ -86,7 +86,8 @@ class StatusWriter:
             await self._wait()
             self._wake.clear()
             try:
-                for key, report in list(self._wanted.items()):
+                # Who failed comes last: one that is never answered would keep the others waiting once more.
+                for key, report in sorted(self._wanted.items(), key=lambda item: item[0] in self._retries):
                     if self._due(key, report):
                         await self._write(key, report)
                 await self._post()
