@@ -13,6 +13,8 @@ class FieldError:
     """The value as the user wrote it."""
     message: str
     """The rule and the remedy, e.g. ``must be 1-65535``."""
+    unknown: bool = False
+    """It is a field that is not known here."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.value!r}: {self.message}"

@@ -47,10 +47,10 @@ class Fields:
         """Path of a field of this object."""
         return f"{self.path}.{name}" if self.path else name
 
-    def refuse(self, name: str | None, value: object, message: str) -> None:
+    def refuse(self, name: str | None, value: object, message: str, *, unknown: bool = False) -> None:
         """Collect one error at the field, or at the object itself."""
         path = self.path if name is None else self.where(name)
-        self.errors.append(FieldError(path=path or "the object", value=brief(value), message=message))
+        self.errors.append(FieldError(path=path or "the object", value=brief(value), message=message, unknown=unknown))
 
     def raw(self, name: str) -> object:
         """The value as written, None if absent."""
@@ -128,7 +128,8 @@ class Fields:
         for name in self._value:
             if name not in self._known:
                 known = ", ".join(sorted(self._known))
-                self.refuse(str(brief(name)), self._value[name], f"is not a field here; known are {known}")
+                message = f"is not a field here; known are {known}"
+                self.refuse(str(brief(name)), self._value[name], message, unknown=True)
 
 
 def is_integer(value: object) -> TypeGuard[int]:

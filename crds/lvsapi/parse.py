@@ -1,7 +1,8 @@
 """Our own kinds from plain dicts (JSON, YAML) to values that cannot be wrong. Pure.
 
 A function returns a value or raises SpecError with every field error, whatever it is given. Unknown fields of a spec
-are errors; a status that makes no sense counts as none. Kubernetes' own kinds: ``parse_kube``.
+are errors, but for what the API server gave (``pruned``); a status that makes no sense counts as none. Kubernetes' own
+kinds: ``parse_kube``.
 """
 
 from collections.abc import Mapping
@@ -50,9 +51,11 @@ __all__ = [
 ]
 
 
-def parse_virtual_service(obj: Mapping[str, object], *, standalone: bool = False) -> VirtualService:
-    """A VirtualService. ``standalone``: from a manifest of this machine, which may have commands run on it.
-    Raises SpecError."""
+def parse_virtual_service(
+    obj: Mapping[str, object], *, standalone: bool = False, pruned: bool = False
+) -> VirtualService:
+    """A VirtualService. ``standalone``: from a manifest of this machine, which may have commands run on it. ``pruned``:
+    as ``parse_class`` has it. Raises SpecError."""
     errors: list[FieldError] = []
     top = Fields(obj, "", errors)
     metadata = head_of(top, names.KIND)
@@ -83,7 +86,7 @@ def parse_virtual_service(obj: Mapping[str, object], *, standalone: bool = False
     sorry = sorry_server(spec, addresses, ports, forwarding)
     vrid = spec.integer("virtualRouterID", 1, 255)
     spec.finish()
-    finish(names.KIND, key, errors)
+    finish(names.KIND, key, errors, pruned)
     return VirtualService(
         key=key,
         uid=_word(metadata.raw("uid")),

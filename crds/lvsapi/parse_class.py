@@ -41,8 +41,10 @@ from lvsapi.vrrp import (
 )
 
 
-def parse_class(obj: Mapping[str, object]) -> VirtualServiceClass:
-    """A VirtualServiceClass. Raises SpecError."""
+def parse_class(obj: Mapping[str, object], *, pruned: bool = False) -> VirtualServiceClass:
+    """A VirtualServiceClass. ``pruned``: from the API server, which lets no field through that its schema does not
+    have: what is not known here is of a newer schema, whose defaults stand in every object at once, and is passed over
+    until we are newer, too. Raises SpecError."""
     errors: list[FieldError] = []
     top = Fields(obj, "", errors)
     key = key_of(head_of(top, names.CLASS_KIND), namespaced=False)
@@ -75,7 +77,7 @@ def parse_class(obj: Mapping[str, object]) -> VirtualServiceClass:
         connection_sync=_flag(spec, "connectionSync", False),
     )
     spec.finish()
-    finish(names.CLASS_KIND, key, errors)
+    finish(names.CLASS_KIND, key, errors, pruned)
     return result
 
 

@@ -117,10 +117,11 @@ def key_of(metadata: Fields, *, namespaced: bool) -> ObjectKey:
     return ObjectKey(names.DEFAULT_NAMESPACE if namespace is None else namespace, name or "")
 
 
-def finish(kind: str, key: ObjectKey, errors: list[FieldError]) -> None:
-    """Raises SpecError when there was any error."""
-    if errors:
-        raise SpecError(f"{kind} {key}", tuple(errors))
+def finish(kind: str, key: ObjectKey, errors: list[FieldError], pruned: bool) -> None:
+    """Raises SpecError when there was any error. ``pruned``: unknown fields are none."""
+    found = tuple(error for error in errors if not (pruned and error.unknown))
+    if found:
+        raise SpecError(f"{kind} {key}", found)
 
 
 def item_of(value: object, path: str, parent: Fields) -> Fields:

@@ -1,5 +1,6 @@
 """The operator and its own kinds: not there yet when it starts, and deleted while it runs."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -69,3 +70,38 @@ def test_kinds_that_were_deleted_and_came_back_are_heard_of_again_or_it_ends_to_
         if operator.process.poll() is None:
             without_kinds.apply(virtual_service("web", "192.168.139.123", scheduler="rr"))
             without_kinds.condition("web", "Accepted", "True", generation=2)
+
+
+def newer(cluster: Cluster, crd: str, parents: tuple[str, ...]) -> None:
+    """The schema of a later release: one more field of spec, with a default that every object has at once."""
+    found = cluster.get("crd", f"{crd}.lvsdr.io")
+    assert found is not None
+    level = found["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    for name in ("spec", *parents):
+        level = level["properties"][name]
+    level["properties"]["afterMyTime"] = {"type": "string", "default": "as before"}
+    cluster.kubectl("replace", "-f", "-", stdin=json.dumps(found))
+
+
+def test_a_newer_schema_makes_nothing_of_what_there_is_invalid(without_kinds: Cluster) -> None:
+    """An upgrade applies the CRDs first; a downgrade leaves them."""
+    without_kinds.kubectl("apply", "--server-side", "-k", CRDS)
+    with without_kinds.ready_operator() as operator:
+        edge = {"apiVersion": "lvsdr.io/v1alpha1", "kind": "VirtualServiceClass", "metadata": {"name": "edge"}}
+        edge["spec"] = {"vrrp": {"virtualRouterIDs": {"first": 7, "last": 7}}}
+        without_kinds.apply(edge, service(), virtual_service("web", "192.168.139.123", className="edge"))
+        without_kinds.condition("web", "Accepted", "True")
+        newer(without_kinds, "lvsvirtualservices", ())
+        newer(without_kinds, "lvsvirtualserviceclasses", ("vrrp",))
+
+        def defaulted() -> bool | None:
+            found = without_kinds.get("lvsvs", "web", "-n", "default") or {}
+            return found.get("spec", {}).get("afterMyTime") == "as before" or None
+
+        eventually(defaulted, "the new field is there")
+        passes = operator.passes()
+        without_kinds.apply(virtual_service("web", "192.168.139.123", className="edge", scheduler="rr"))
+        eventually(lambda: operator.passes() > passes or None, "a pass")
+        without_kinds.condition("web", "Accepted", "True", generation=2)
+        found = without_kinds.get("lvsvs", "web", "-n", "default") or {}
+        assert found["status"]["virtualRouterID"] == 7

@@ -81,7 +81,9 @@ class KubeSource:
         """To be posted as events; whoever does so empties it."""
         make = functools.partial(_reflector, client, self._wake, reflector)
         self._virtual_services = make(names.PLURAL, f"{OUR_API}/{names.PLURAL}", self._parse, brake=True)
-        self._classes = make(names.CLASS_PLURAL, f"{OUR_API}/{names.CLASS_PLURAL}", parse_class)
+        self._classes = make(
+            names.CLASS_PLURAL, f"{OUR_API}/{names.CLASS_PLURAL}", functools.partial(parse_class, pruned=True)
+        )
         self._services = make("services", "/api/v1/services", parse_service)
         self._slices = make(
             "endpointslices",
@@ -322,7 +324,7 @@ class KubeSource:
             active_node=str(active.get("node") or ""),
             active_since=str(active.get("since") or ""),
         )
-        return parse_virtual_service(item)
+        return parse_virtual_service(item, pruned=True)
 
 
 def _reflector(

@@ -163,7 +163,7 @@ def _decide(
     parsed: list[VirtualService] = []
     for key, obj in raw.items():
         try:
-            parsed.append(parse_virtual_service(obj))
+            parsed.append(parse_virtual_service(obj, pruned=True))
         except SpecError as error:
             problems.setdefault(key, []).append(refused(key, error))
     classes, broken = _classes(observed.classes)
@@ -200,7 +200,7 @@ def _classes(objects: Iterable[Object]) -> tuple[tuple[Any, ...], dict[str, str]
     broken: dict[str, str] = {}
     for obj in objects:
         try:
-            usable.append(parse_class(obj))
+            usable.append(parse_class(obj, pruned=True))
         except SpecError as error:
             broken[str((obj.get("metadata") or {}).get("name"))] = "; ".join(map(str, error.errors))
     return tuple(usable), broken
