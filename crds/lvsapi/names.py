@@ -31,7 +31,8 @@ AGENT_DAEMONSET: Final = "lvs-agent"
 OPERATOR_DEPLOYMENT: Final = "lvs-operator"
 
 OPERATOR_FIELD_MANAGER: Final = "lvs-operator"
-"""Server-side apply: owns observedGeneration, virtualRouterID, directors, and conditions Accepted and ResolvedRefs."""
+"""Server-side apply: owns observedGeneration, virtualRouterID, directors, and conditions Accepted and ResolvedRefs; and
+Ready while no agent has spoken."""
 AGENT_FIELD_MANAGER: Final = "lvs-agent"
 """Server-side apply: owns active, backends and the conditions Programmed, Ready, ElectionHealthy, NodeHealthy and
 ConnectionsSurvive. One for all nodes: the Active node's agent takes the fields over from the last one."""
