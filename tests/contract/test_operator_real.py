@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.apiserver import running_api_server
-from tests.contract.running_operator import SECONDS, Cluster, eventually, install, service, virtual_service
+from tests.contract.running_operator import ROOT, SECONDS, Cluster, eventually, install, service, virtual_service
 
 pytestmark = pytest.mark.contract
 
@@ -123,6 +123,26 @@ def test_the_daemonset_belongs_to_the_deployment_and_is_put_right_when_somebody_
         clean.kubectl("delete", *where)
         again = eventually(lambda: clean.get(*where), "the DaemonSet is back")
         assert again["metadata"]["uid"] != found["metadata"]["uid"]
+
+
+def test_an_operator_whose_deployment_is_deleted_does_not_make_the_agents_anew(clean: Cluster) -> None:
+    """The garbage collector deletes them with it, while the operator has some seconds left to see that."""
+    where, owner = ("daemonset", "lvs-agent", "-n", "lvs-system"), ("deployment", "lvs-operator", "-n", "lvs-system")
+    with clean.ready_operator() as operator:
+        eventually(lambda: clean.get(*where), "the DaemonSet")
+        clean.kubectl("delete", *owner)
+        passes = operator.passes()
+        clean.kubectl("delete", *where)
+        eventually(lambda: operator.passes() > passes or None, "a pass")
+        clean.apply(service("another"))
+        eventually(lambda: operator.passes() > passes + 1 or None, "one more pass")
+        assert clean.get(*where) is None
+        clean.kubectl("apply", "--server-side", "-k", str(ROOT / "deploy"))
+        clean.apply(service("one-more"))
+        again = eventually(lambda: clean.get(*where), "the DaemonSet is back")
+        found = clean.get(*owner)
+        assert found is not None
+        assert again["metadata"]["ownerReferences"][0]["uid"] == found["metadata"]["uid"]
 
 
 def vsc(name: str, **vrrp: Any) -> dict[str, Any]:

@@ -331,6 +331,11 @@ def test_the_daemonset_is_applied_when_it_is_missing_or_differs_and_not_otherwis
     assert decide(cluster(owner_uid="another", daemonset=wanted)).daemonset is not None
 
 
+def test_agents_that_go_with_the_operators_deployment_are_not_made_anew() -> None:
+    assert decide(cluster()).daemonset is not None
+    assert decide(cluster(disowned=True)).daemonset is None
+
+
 def test_a_status_that_is_null_counts_as_none() -> None:
     obj = virtual_service("web", "192.168.139.123")
     obj["status"] = None

@@ -96,6 +96,8 @@ class Kube:
     def __init__(self, api: client.ApiClient, settings: Settings) -> None:
         self._api = api
         self._settings = settings
+        self._owned = False
+        """There was a Deployment: this is an operator of a cluster."""
         self._daemonset = f"/apis/apps/v1/namespaces/{settings.namespace}/daemonsets/{names.AGENT_DAEMONSET}"
         self._secret = f"/api/v1/namespaces/{settings.namespace}/secrets/{names.KEYS_SECRET}"
         self._deployment = f"/apis/apps/v1/namespaces/{settings.namespace}/deployments/{settings.deployment}"
@@ -110,6 +112,7 @@ class Kube:
     def observe(self) -> Observed:
         """Everything a pass looks at, listed anew. Raises Transient or Permanent; never a part of it."""
         deployment = self._get(self._deployment)
+        self._owned |= deployment is not None
         classes = self._list(CLASSES, names.API_VERSION, names.CLASS_KIND)
         return Observed(
             virtual_services=self._list(VIRTUAL_SERVICES, names.API_VERSION, names.KIND),
@@ -118,6 +121,8 @@ class Kube:
             nodes=self._list(NODES, "v1", "Node"),
             daemonset=self._get(self._daemonset),
             owner_uid=None if deployment is None else deployment["metadata"]["uid"],
+            # Whoever made the agents anew now would leave them behind, without an owner.
+            disowned=self._owned and (deployment is None or "deletionTimestamp" in deployment["metadata"]),
             keys=self._key_names() if any(map(uses_hmac, classes)) else None,
         )
 

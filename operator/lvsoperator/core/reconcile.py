@@ -38,6 +38,8 @@ class Observed:
     daemonset: Object | None = None
     owner_uid: str | None = None
     """uid of the operator's Deployment; None outside of a cluster."""
+    disowned: bool = False
+    """The operator's Deployment is being deleted, or is gone: the agents go with it."""
     keys: frozenset[str] | None = None
     """Names of the entries of the Secret with the election's keys, never their values; None: not looked at."""
 
@@ -113,7 +115,7 @@ def reconcile(observed: Observed, settings: Settings, now: str) -> Decision:
     daemonset = agent_daemonset(settings, observed.owner_uid)
     return Decision(
         statuses=tuple(statuses),
-        daemonset=None if is_applied(daemonset, observed.daemonset) else daemonset,
+        daemonset=None if observed.disowned or is_applied(daemonset, observed.daemonset) else daemonset,
         notes=tuple(notes),
         infos=infos,
         keys=missing_keys(observed),
