@@ -80,6 +80,7 @@ def test_the_younger_of_two_with_one_address_is_refused_by_name_with_an_event(cl
             return next(iter((found or {}).get("items", [])), None)
 
         said = eventually(event, "an event about the younger one")
+        assert said["firstTimestamp"], "kubectl describe shows its age by this"
         assert (said["type"], said["reason"], said["message"]) == ("Warning", "AddressConflict", refused["message"])
         clean.kubectl("delete", "lvsvs", "older", "-n", "default")
         clean.condition("younger", "Accepted", "True")

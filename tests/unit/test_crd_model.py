@@ -1,5 +1,6 @@
 """The CRD files are those of the model."""
 
+import re
 import runpy
 from dataclasses import astuple
 from pathlib import Path
@@ -163,3 +164,22 @@ def _with(name: str, path: list[str], value: int) -> dict[str, object]:
 def test_schemas_are_built_anew_on_every_call() -> None:
     schema.virtual_service_crd().clear()
     assert schema.virtual_service_crd()["kind"] == "CustomResourceDefinition"
+
+
+def test_kubectl_explain_says_what_weight_0_of_a_tracked_thing_means() -> None:
+    """As docs/election.md: an interface takes the node out, a condition makes it the last choice."""
+    track = spec_of(schema.class_crd())["vrrp"]["properties"]["track"]["properties"]
+    said = {name: track[name]["items"]["properties"]["weight"]["description"] for name in track}
+    assert "0: while it is down, the node does not take part" in said["interfaces"]
+    assert "0: while not good, the node is Active only if nobody else can be" in said["nodeConditions"]
+
+
+def test_the_pages_that_the_examples_name_are_there() -> None:
+    root = CRDS.parent
+    named = {
+        page
+        for path in (*(root / "examples").glob("*.yaml"), *(root / "deploy").rglob("*.yaml"))
+        for page in re.findall(r"docs/[\w./-]+\.md", path.read_text())
+    }
+    assert "docs/election.md" in named
+    assert not [page for page in sorted(named) if not (root / page).is_file()]
