@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from . import cache, dumps, layout, shell
+from . import cache, dumps, kind_keeper, layout, shell
 from .cluster import Direction
 from .errors import CommandFailed, RigError
 from .kind_program import kind
@@ -40,12 +40,16 @@ class Kind:
         self._kind = f"lvs-{name}"
         self._proxy = proxy
         self._archives: list[Path] = []
+        self._keeper: subprocess.Popen[bytes] | None = None
         self.kubeconfig = cache.root() / f"kind-{name}.kubeconfig"
         self._kubectl = cache.root() / f"kind-{name}" / "kubectl"
 
     def up(self, nodes: int = 3, *, owned: bool = True) -> None:
         if self._kind in self._run_kind("get", "clusters").split():
             raise RigError(f"cluster {self.name!r} is up already; `down` first, or choose another name")
+        self._sweep()
+        if owned:
+            self._keeper = kind_keeper.start(self.name)
         progress = Progress("kind")
         try:
             progress.at(f"creating a control plane and {nodes} workers")
@@ -65,15 +69,15 @@ class Kind:
             raise
 
     def down(self) -> None:
-        self._docker("rm", "-f", self._client, check=False)
         self._run_kind("delete", "cluster", "--name", self._kind, check=False, timeout=300)
-        self._docker("network", "rm", self._kind, check=False)
-        self.kubeconfig.unlink(missing_ok=True)
-        shutil.rmtree(self._kubectl.parent, ignore_errors=True)
+        self._sweep()
+        if self._keeper is not None:
+            kind_keeper.dismiss(self._keeper)
+            self._keeper = None
 
     def load_images(self, archives: Sequence[Path]) -> None:
         self._archives += archives
-        if self.kubeconfig.exists():
+        if self.nodes:
             self._load(archives)
 
     def wait_ready(self, timeout: float = 120.0) -> None:
@@ -161,6 +165,13 @@ class Kind:
         self._run_kind("export", "logs", "--name", self._kind, str(folder / "kind"), check=False, timeout=300)
 
     # The machinery
+
+    def _sweep(self) -> None:
+        """Take away what is beside the nodes: what a run that was killed has left, too."""
+        self._docker("rm", "-f", self._client, check=False)
+        self._docker("network", "rm", self._kind, check=False)
+        self.kubeconfig.unlink(missing_ok=True)
+        shutil.rmtree(self._kubectl.parent, ignore_errors=True)
 
     @property
     def _client(self) -> str:

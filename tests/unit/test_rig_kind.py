@@ -48,6 +48,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recorded:
     monkeypatch.setenv("LVS_CACHE", str(tmp_path))
     monkeypatch.setattr("tests.rig.shell.run", recorder)
     monkeypatch.setattr("tests.rig.kind.kind", lambda: Path("kind"))
+    monkeypatch.setattr("tests.rig.kind_keeper.start", lambda name: recorder.lines.append("keeper starts"))
     return recorder
 
 
@@ -149,13 +150,31 @@ def test_the_one_image_with_kubernetes_has_every_name_that_kubeadm_lists_for_it(
     assert kind_node.image_names(listed) == ["example/kube-proxy:v1", "example/etcd:4"]
 
 
-def test_kind_down_takes_client_and_nodes_away(recorded: Recorded) -> None:
+def test_kind_down_takes_nodes_and_client_away(recorded: Recorded) -> None:
     kind.Kind("x").down()
     assert recorded.lines == [
-        "docker rm -f lvs-x-client",
         "kind delete cluster --name lvs-x",
+        "docker rm -f lvs-x-client",
         "docker network rm lvs-x",
     ]
+
+
+def test_what_a_killed_run_has_left_is_in_nobodys_way(recorded: Recorded) -> None:
+    cluster = kind.Kind("x")
+    cluster.kubeconfig.write_text("of then")
+    cluster.up(1)
+    created = next(line for line in recorded.lines if line.startswith("docker network create"))
+    before = recorded.lines[: recorded.lines.index(created)]
+    assert {"docker rm -f lvs-x-client", "docker network rm lvs-x", "keeper starts"} <= set(before)
+    assert not cluster.kubeconfig.exists()
+
+
+def test_images_wait_for_a_cluster_that_is_not_up(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = kind.Kind("x")
+    cluster.kubeconfig.write_text("of a run that was killed")
+    monkeypatch.setattr(kind.Kind, "nodes", ())
+    cluster.load_images([Path("a.tar")])
+    assert recorded.lines == []
 
 
 def program(folder: Path, name: str, script: str) -> None:
