@@ -3,7 +3,9 @@
 import asyncio
 import json
 import socket
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -56,13 +58,16 @@ class ApiClient:
 
     config: KubeConfig
     _session: aiohttp.ClientSession | None = None
-    _fingerprint: tuple[int, ...] = ()
+    _fingerprint: tuple[bytes | None, ...] = ()
+    _users: Counter[aiohttp.ClientSession] = field(default_factory=Counter)
+    """Requests that are under way, by session."""
     _closing: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def list_page(self, path: str, query: Mapping[str, str]) -> dict[str, Any]:
         """One page. Raises ApiError."""
         answer = await self._request("GET", path, query)
-        if not isinstance(answer.get("items"), list | None) or not isinstance(answer.get("metadata"), dict):
+        listed = "items" in answer and isinstance(answer["items"], list | None)
+        if not listed or not isinstance(answer.get("metadata"), dict):
             raise ApiError("protocol", f"{path}: the answer is no list")
         return answer
 
@@ -75,13 +80,16 @@ class ApiClient:
         asked = {**query, "watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)}
         try:
             session, headers = self._prepared(path)
-            async with session.get(
-                self.config.server + path,
-                params=asked,
-                headers=headers,
-                timeout=timeout,
-                server_hostname=self.config.server_name,
-            ) as response:
+            async with (
+                self._in_use(session),
+                session.get(
+                    self.config.server + path,
+                    params=asked,
+                    headers=headers,
+                    timeout=timeout,
+                    server_hostname=self.config.server_name,
+                ) as response,
+            ):
                 await _raise_for(response, path)
                 opened()
                 rest, clock = b"", asyncio.get_running_loop().time
@@ -136,15 +144,18 @@ class ApiClient:
             session, headers = self._prepared(path)
             if content_type:
                 headers["Content-Type"] = content_type
-            async with session.request(
-                method,
-                self.config.server + path,
-                params=query,
-                headers=headers,
-                data=body,
-                timeout=timeout,
-                server_hostname=self.config.server_name,
-            ) as response:
+            async with (
+                self._in_use(session),
+                session.request(
+                    method,
+                    self.config.server + path,
+                    params=query,
+                    headers=headers,
+                    data=body,
+                    timeout=timeout,
+                    server_hostname=self.config.server_name,
+                ) as response,
+            ):
                 await _raise_for(response, path)
                 answer = json.loads(await response.read())
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -154,6 +165,26 @@ class ApiClient:
         if not isinstance(answer, dict):
             raise ApiError("protocol", f"{path}: the answer is no object")
         return answer
+
+    @asynccontextmanager
+    async def _in_use(self, session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
+        """A session that is not the present one any more is closed by its last request. aiohttp tells a response whose
+        session is closed nothing: a watch would hear nothing more, and not end either."""
+        self._users[session] += 1
+        try:
+            yield
+        finally:
+            self._users[session] -= 1
+            if session is not self._session:
+                self._close_unused(session)
+
+    def _close_unused(self, session: aiohttp.ClientSession) -> None:
+        if self._users[session]:
+            return
+        del self._users[session]
+        task = asyncio.get_running_loop().create_task(session.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     def _prepared(self, path: str) -> tuple[aiohttp.ClientSession, dict[str, str]]:
         """The session (a new one after certificates changed) and the headers with the token of now. Raises ApiError."""
@@ -165,10 +196,9 @@ class ApiClient:
     def _session_of_now(self) -> aiohttp.ClientSession:
         fingerprint = self.config.fingerprint()
         if self._session is None or fingerprint != self._fingerprint:
-            if self._session is not None:
-                task = asyncio.get_running_loop().create_task(self._session.close())
-                self._closing.add(task)
-                task.add_done_callback(self._closing.discard)
+            old, self._session = self._session, None
+            if old is not None:
+                self._close_unused(old)
             tls = self.config.tls()
             connector = aiohttp.TCPConnector(
                 ssl=tls if tls else True, limit=0, keepalive_timeout=30, socket_factory=_socket

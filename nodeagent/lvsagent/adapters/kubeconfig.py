@@ -45,15 +45,10 @@ class KubeConfig:
         token = self.token_file.read_text().strip() if self.token_file else self.token
         return {"Authorization": f"Bearer {token}"} if token else {}
 
-    def fingerprint(self) -> tuple[int, ...]:
-        """Changes when a file of the TLS context does (not the token: that is read for each request)."""
-        stamps = []
-        for path in (self.ca_file, self.certificate_file, self.key_file):
-            try:
-                stamps.append(path.stat().st_mtime_ns if path else 0)
-            except OSError:
-                stamps.append(-1)
-        return tuple(stamps)
+    def fingerprint(self) -> tuple[bytes | None, ...]:
+        """Changes when what is in a file of the TLS context does (not the token: that is read for each request). Not
+        when it is only written anew: the kubelet does so with all files of a volume when a token rotates."""
+        return tuple(map(_read, (self.ca_file, self.certificate_file, self.key_file)))
 
     def tls(self) -> ssl.SSLContext | None:
         """None for plain http. Raises OSError (ssl.SSLError is one) or ConfigError."""
