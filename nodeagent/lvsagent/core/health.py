@@ -5,7 +5,7 @@ What was decided, and why it cannot make a packet go round (docs/health.md):
 * A backend that fails keeps its place in the table with weight 0, or goes, as its object says.
 * A node that is not Active for an address takes its own backends for good: what the Active sent to it it delivers.
 * Until its first answer a backend is what the kernel has it for; one that is new is down, unless its object says
-  otherwise.
+  otherwise. So is the sorry server: who starts anew between two bounds of a quorum does not send everybody to it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Set
@@ -74,6 +74,8 @@ class Watch:
     standings: dict[str, Standing] = field(default_factory=dict)
     quorums: dict[Place, bool] = field(default_factory=dict)
     """Whether each virtual server's living weight suffices."""
+    _stood: dict[Place, bool] = field(default_factory=dict)
+    """Whether it did, by the tables with which each was first seen: who had the clients, they or the sorry server."""
     _backends: dict[str, tuple[VirtualServer, Backend]] = field(default_factory=dict)
     _wished: tuple[Resolved, NodeFacts] | None = None
     _targets: tuple[Target, ...] = ()
@@ -107,6 +109,7 @@ class Watch:
             kept[name] = self.standings.get(name) or Standing(up=first)
         self.standings = kept
         places = {_place(server) for server in resolved.servers}
+        self._stood = {place: up for place, up in _served(resolved, tables) if place not in self.quorums}
         self.quorums = {place: up for place, up in self.quorums.items() if place in places}
         self._begun = {place: begun for place, begun in self._begun.items() if place in places}
         self._targets = tuple(replace(target, up=kept[target.name].up) for target in wanted)
@@ -215,7 +218,7 @@ class Watch:
             return server
         living = sum(self._living(server, backend) for backend in server.backends)
         ours = server.address not in active and any(is_local(backend, node, own) for backend in server.backends)
-        if not self._suffices(server, living) and server.sorry is not None and not ours:
+        if not self._suffices(server, living, ours) and server.sorry is not None and not ours:
             others = (replace(backend, weight=0) for backend in self._left(server, node, own, active))
             there = [b for b in others if (b.address, b.port) != (server.sorry.address, server.sorry.port)]
             return replace(server, backends=_ordered([*there, server.sorry]))
@@ -260,10 +263,11 @@ class Watch:
         percent = standing.percent if standing is not None and is_asked(server, backend) else 100
         return max(1, backend.weight * percent // 100)
 
-    def _suffices(self, server: VirtualServer, living: int) -> bool:
-        """keepalived's quorum: what was up stays up down to quorum - hysteresis."""
+    def _suffices(self, server: VirtualServer, living: int, ours: bool) -> bool:
+        """keepalived's quorum: what was up stays up down to quorum - hysteresis. ``ours``: this node takes its own
+        backends for good, so its table does not tell."""
         place, health = _place(server), server.health
-        before = self.quorums.get(place)
+        before = self.quorums.get(place, None if ours else self._stood.get(place))
         up = living >= (health.quorum if before is None else health.quorum + (-1 if before else 1) * health.hysteresis)
         up = up and living > 0
         self.quorums[place] = up
@@ -288,6 +292,21 @@ def _standing(tables: Mapping[ServiceKey, Service]) -> Mapping[tuple[object, ...
         for key, service in tables.items()
         for destination in service.destinations
     }
+
+
+def _served(resolved: Resolved, tables: Mapping[ServiceKey, Service]) -> Iterator[tuple[Place, bool]]:
+    """Whether others than the sorry server get clients, of virtual servers that have one and stand in the tables."""
+    there = {(key.address, key.protocol, key.port): service for key, service in tables.items()}
+    for server in resolved.servers:
+        table = there.get((server.address, server.protocol, server.port))
+        if table is None or server.sorry is None:
+            continue
+        sorry = (server.sorry.address, server.sorry.port)
+        getting = {destination.key for destination in table.destinations if destination.weight > 0}
+        if getting - {sorry}:
+            yield _place(server), True
+        elif getting and sorry not in {(backend.address, backend.port) for backend in server.backends}:
+            yield _place(server), False
 
 
 def _place(server: VirtualServer) -> Place:
