@@ -114,6 +114,96 @@ def test_the_last_good_version_of_a_file_stays(tmp_path: Path) -> None:
     assert not it.errors
 
 
+def restarted(folder: Path, before: ManifestSource) -> ManifestSource:
+    """As an agent that starts anew: it knows what was saved, and not which file said what."""
+    current, it = before.snapshot(), source(folder)
+    assert current is not None
+    it.seed(current)
+    assert it.poll()
+    return it
+
+
+def test_a_file_that_is_broken_takes_nothing_away_when_the_agent_starts_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody made a mistake weeks ago, which stopped nothing, and now the node is rebooted."""
+    write(tmp_path, "a.yaml", GOOD % ("one", "10.0.0.1"))
+    write(tmp_path, "b.yaml", GOOD % ("two", "10.0.0.2"))
+    it = source(tmp_path)
+    it.poll()
+    write(tmp_path, "b.yaml", GOOD % ("two", "10.0.0.300"))
+    it.poll()
+    with caplog.at_level(logging.ERROR):
+        it = restarted(tmp_path, restarted(tmp_path, it))
+    assert served(it) == ["default/one", "default/two"]
+    assert it.errors.keys() == {"b.yaml"}
+    assert "everything that was served before stays" in caplog.text
+    # What the other files say counts, and what they said and say no longer.
+    write(tmp_path, "a.yaml", GOOD % ("other", "10.0.0.1"))
+    assert it.poll()
+    assert served(it) == ["default/other", "default/two"]
+    (tmp_path / "a.yaml").unlink()
+    assert it.poll()
+    assert served(it) == ["default/two"]
+    # It can be used again, or it goes.
+    write(tmp_path, "b.yaml", GOOD % ("three", "10.0.0.2"))
+    assert it.poll()
+    assert served(it) == ["default/three"]
+    assert not it.errors
+
+
+def test_a_broken_file_that_is_removed_takes_what_was_left_with_it(tmp_path: Path) -> None:
+    write(tmp_path, "a.yaml", GOOD % ("one", "10.0.0.1"))
+    write(tmp_path, "b.yaml", GOOD % ("two", "10.0.0.2"))
+    it = source(tmp_path)
+    it.poll()
+    write(tmp_path, "b.yaml", "kind: [")
+    it = restarted(tmp_path, it)
+    assert served(it) == ["default/one", "default/two"]
+    (tmp_path / "b.yaml").unlink()
+    assert it.poll()
+    assert served(it) == ["default/one"]
+
+
+def test_what_was_removed_while_the_agent_was_away_goes_when_all_files_can_be_used(tmp_path: Path) -> None:
+    write(tmp_path, "a.yaml", GOOD % ("one", "10.0.0.1"))
+    write(tmp_path, "b.yaml", GOOD % ("two", "10.0.0.2"))
+    it = source(tmp_path)
+    it.poll()
+    (tmp_path / "b.yaml").unlink()
+    assert served(restarted(tmp_path, it)) == ["default/one"]
+
+
+def test_nodes_that_no_manifest_named_are_found_anew(tmp_path: Path) -> None:
+    write(tmp_path, "a.yaml", GOOD % ("one", "10.0.0.1"))
+    write(tmp_path, "b.yaml", GOOD % ("two", "10.0.0.2"))
+    it = source(tmp_path)
+    it.poll()
+    write(tmp_path, "b.yaml", "kind: [")
+    it = restarted(tmp_path, it)
+    write(
+        tmp_path,
+        "c.yaml",
+        "{apiVersion: lvsdr.io/v1alpha1, kind: VirtualServiceClass, metadata: {name: default},"
+        " spec: {directors: {nodes: [{name: dr2, priority: 100}]}}}",
+    )
+    it.poll()
+    current = it.snapshot()
+    assert current is not None
+    assert [node.name for node in current.nodes] == ["dr2", "here"]
+
+
+@pytest.mark.parametrize("blank", ["", "\n", "  \n\n"])
+def test_a_blank_file_is_what_a_full_disk_left_and_takes_nothing_away(tmp_path: Path, blank: str) -> None:
+    write(tmp_path, "a.yaml", GOOD % ("one", "10.0.0.1"))
+    it = source(tmp_path)
+    it.poll()
+    write(tmp_path, "a.yaml", blank)
+    it.poll()
+    assert served(it) == served(restarted(tmp_path, it)) == ["default/one"]
+    assert it.errors == {"a.yaml": ("a.yaml: is empty: remove the file, if what it said shall go",)}
+
+
 def test_a_removed_file_is_a_removed_object(tmp_path: Path) -> None:
     write(tmp_path, "a.yaml", GOOD % ("one", "10.0.0.1"))
     it = source(tmp_path)

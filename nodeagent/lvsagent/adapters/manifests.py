@@ -1,7 +1,9 @@
 """A folder of YAML files as a source of snapshots: the same objects as in the API, without one.
 
 Files end in .yaml, .yml or .json and hold any number of documents; a v1 List is its items. A file that cannot be used
-keeps what it last said; the others go on. What is removed from the folder is removed from the node.
+keeps what it last said, also over a restart: then nobody knows which objects were its own, and all of the last good
+state stay until it can be used. The others go on. What is removed from the folder is removed from the node; a blank
+file is none that was removed, but one that a full disk or a crash has left.
 """
 
 import asyncio
@@ -34,6 +36,8 @@ class _File:
     """mtime (ns), size, inode."""
     objects: Objects
     errors: tuple[str, ...]
+    known: bool
+    """This process could use it once."""
 
 
 @dataclass(slots=True)
@@ -48,6 +52,9 @@ class ManifestSource:
     """By file: what is wrong with it, with document and field."""
     _files: dict[str, _File] = field(default_factory=dict)
     _seed: Snapshot | None = None
+    """The last good state."""
+    _left: Objects = field(default_factory=Objects)
+    """What of it may be in a file that could not be used yet."""
     _unreadable: str = ""
 
     @property
@@ -79,13 +86,15 @@ class ManifestSource:
 
     def seed(self, snapshot: Snapshot) -> None:
         """Serve from a saved snapshot until the folder can be read."""
-        self._seed = snapshot
+        self._seed, self._left = snapshot, Objects.of_snapshot(snapshot)
 
     def snapshot(self) -> Snapshot | None:
-        """What the folder says; None when it could never be read."""
+        """What the folder says, and of the last good state what it says nothing about as long as there is a file that
+        could not be used yet; None when it could never be read."""
         if not self.synced:
             return self._seed
-        return assemble((name, file.objects) for name, file in sorted(self._files.items())).with_node(self.node)
+        files = [(name, file.objects) for name, file in sorted(self._files.items())]
+        return assemble([*files, ("", self._left)]).with_node(self.node)
 
     def expire(self) -> None:
         """Nothing is held back."""
@@ -103,12 +112,14 @@ class ManifestSource:
         changed = not self.synced
         self.synced = True
         for name in set(self._files) - set(names):
-            del self._files[name]
+            self._left = self._left.without(self._files.pop(name).objects)
             self.errors.pop(name, None)
             changed = True
             _log.info("a manifest was removed", extra={"file": name})
         for name in names:
             changed = self._read(name) or changed
+        if self._left.by_key and all(file.known for file in self._files.values()):
+            self._left, changed = Objects(), True
         return changed
 
     async def run(self) -> None:
@@ -132,11 +143,16 @@ class ManifestSource:
         if errors:
             # Nothing half done: of a file with an error, all that it last said stays, and nothing that is new.
             objects = known.objects if known else Objects()
+        usable = not errors or (known is not None and known.known)
         if errors and errors != self.errors.get(name):
+            stays = "its last good version stays in force"
+            if not usable:
+                stays = "everything that was served before stays" if self._left.by_key else "nothing of it is served"
             for message in errors:
-                _log.error("a manifest cannot be used; its last good version stays in force", extra={"error": message})
+                _log.error(f"a manifest cannot be used; {stays}", extra={"error": message})
         before = known.objects if known else None
-        self._files[name] = _File(stamp=stamp, objects=objects, errors=errors)
+        self._left = self._left.without(before or objects)
+        self._files[name] = _File(stamp=stamp, objects=objects, errors=errors, known=usable)
         was = self.errors.pop(name, ())
         if errors:
             self.errors[name] = errors
@@ -147,6 +163,8 @@ def _parse(name: str, content: bytes) -> tuple[Objects, tuple[str, ...]]:
     """Objects of a file and everything that is wrong with it."""
     found: list[Document] = []
     errors: list[str] = []
+    if not content.strip():
+        return Objects(), (f"{name}: is empty: remove the file, if what it said shall go",)
     try:
         documents = [(number, data) for number, data in enumerate(_documents(content), 1) if data is not None]
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:

@@ -64,6 +64,25 @@ class Objects:
             found[name] = document
         return cls(found)
 
+    @classmethod
+    def of_snapshot(cls, snapshot: Snapshot) -> "Objects":
+        """All of it, but for nodes that no manifest said anything about (``Folder.with_node``)."""
+        said = (node for node in snapshot.nodes if node != Node(name=node.name, labels={}, addresses=()))
+        parts: tuple[Iterable[Document], ...] = (
+            snapshot.virtual_services,
+            snapshot.classes,
+            snapshot.services,
+            snapshot.slices,
+            said,
+        )
+        return cls({key_of(document): document for part in parts for document in part})
+
+    def without(self, others: "Objects") -> "Objects":
+        """Those that are not among the others."""
+        if not self.by_key:
+            return self
+        return Objects({name: document for name, document in self.by_key.items() if name not in others.by_key})
+
 
 @dataclass(frozen=True, slots=True)
 class Folder:
