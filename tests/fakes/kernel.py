@@ -13,6 +13,7 @@ from lvsagent.core.senders import Ways
 from lvsagent.core.state import Interface, KernelState, NodeFacts, Service, ServiceKey
 from lvsagent.core.sysctl import REQUIRED
 from lvsagent.core.traffic import Readings
+from lvsapi.model import IPAddress
 
 
 @dataclass
@@ -47,7 +48,7 @@ class FakeKernel:
     ) -> Mapping[ServiceKey, Service]:
         return self.read().services
 
-    def facts(self) -> NodeFacts:
+    def facts(self, virtual: Collection[IPAddress] = ()) -> NodeFacts:
         eth0 = Interface(
             name="eth0", index=2, mac="02:00:00:00:00:01", up=True, addresses=(ip_interface("192.168.139.101/24"),)
         )

@@ -133,6 +133,19 @@ def test_a_fenced_vip_on_the_uplink_is_no_address_of_the_node_itself(pods: PodLa
     assert [str(a) for a in eth0.addresses if a.version == 4] == ["10.0.0.21/24"]
 
 
+def test_an_address_of_a_lease_that_ends_soon_is_the_nodes_own(pods: PodLan) -> None:
+    """As NetworkManager and networkd write it: dynamic, noprefixroute."""
+    lease = ["10.0.0.77/24", "dev", "eth0"]
+    soon = ["valid_lft", "250", "preferred_lft", "250", "noprefixroute"]
+    pods.lan.run("n1", ["ip", "address", "add", *lease, *soon])
+    try:
+        with pods.kernel("n1") as kernel:
+            eth0 = next(i for i in kernel.facts().interfaces if i.name == "eth0")
+        assert "10.0.0.77/24" in map(str, eth0.addresses)
+    finally:
+        pods.lan.run("n1", ["ip", "address", "del", *lease])
+
+
 def test_a_drained_pod_keeps_its_connections_and_gets_no_new_ones(pods: PodLan) -> None:
     connections = [pods.connect(VIP, PORT) for _ in range(30)]
     for node in pods.nodes:

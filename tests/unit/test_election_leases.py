@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from lvsagent.adapters import addresses
-from lvsagent.adapters.addresses import FENCE_LONGEST as LONGEST_OF_A_HOST
 from lvsagent.election import netlink
 from lvsagent.election.netlink import FENCE_LONGEST, Address, AddressEvent, Link, attribute, event_of
 from lvsagent.election.wire import Wire
@@ -84,29 +82,3 @@ def test_the_kernel_says_how_long_an_address_has_left(left: int) -> None:
     body += attribute(netlink.IFA_FLAGS, struct.pack("=I", netlink.IFA_F_NOPREFIXROUTE))
     body += attribute(netlink.IFA_CACHEINFO, struct.pack("=IIII", left, left, 1, 1))
     assert event_of(netlink.RTM_NEWADDR, body) == AddressEvent(address(LEASE, 24, left), gone=False)
-
-
-@pytest.mark.parametrize(
-    ("length", "left", "fenced"),
-    [
-        (32, 2, True),
-        (32, LONGEST_OF_A_HOST, True),
-        (32, 3600, False),
-        (24, 31, True),
-        (24, 61, False),
-        (24, 3600, False),
-    ],
-)
-def test_the_agent_takes_a_short_lease_for_the_nodes_own_address(length: int, left: int, fenced: bool) -> None:
-    """Of 120 s it was never its own, of 600 s not whenever half of it was over: the router lost its interface."""
-    header = struct.pack("=BBBBI", 2, length, 0, 0, 2)
-    found = addresses._link_address(
-        header,
-        {
-            addresses.IFA_LOCAL: LEASE,
-            addresses.IFA_FLAGS: struct.pack("=I", addresses.IFA_F_NOPREFIXROUTE),
-            addresses.IFA_CACHEINFO: struct.pack("=IIII", left, left, 1, 1),
-        },
-    )
-    assert found is not None
-    assert found.fenced is fenced

@@ -39,9 +39,7 @@ IFINFOMSG = struct.Struct("=BBHiII")
 RTMSG = struct.Struct("=BBBBBBBBI")
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 FENCE_LONGEST = 300
-"""Seconds. A lease of DHCP lives longer; a VIP that the election fences never does."""
-FENCE_OF_A_NETWORK = 60
-"""The same of an address with its network's prefix length. Leases have that, and may be as short as two minutes."""
+"""Seconds. A VIP that the election fences never lives longer, a lease of DHCP mostly does (``adapters.facts``)."""
 _HOME = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 
 
@@ -52,7 +50,7 @@ class LinkAddress:
     index: int
     address: IPInterface
     fenced: bool
-    """Held by the election: no prefix route, and the kernel will remove it within FENCE_LONGEST seconds."""
+    """As the election holds it: no prefix route, and the kernel will remove it within FENCE_LONGEST seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +164,7 @@ def _link_address(header: bytes, attributes: Attributes) -> LinkAddress | None:
     data = attributes.get(IFA_LOCAL) or attributes.get(IFA_ADDRESS, b"")
     flags = _u32(attributes[IFA_FLAGS]) if IFA_FLAGS in attributes else low_flags
     valid = _u32(attributes.get(IFA_CACHEINFO, b"")[4:8]) if IFA_CACHEINFO in attributes else 0xFFFFFFFF
-    longest = FENCE_LONGEST if length == 8 * len(data) else FENCE_OF_A_NETWORK
-    fenced = bool(flags & IFA_F_NOPREFIXROUTE) and not flags & IFA_F_PERMANENT and valid <= longest
+    fenced = bool(flags & IFA_F_NOPREFIXROUTE) and not flags & IFA_F_PERMANENT and valid <= FENCE_LONGEST
     address: IPInterface
     if family == socket.AF_INET and len(data) == 4:
         address = IPv4Interface((data, length))

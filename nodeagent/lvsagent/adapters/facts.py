@@ -1,19 +1,24 @@
 """What a plan needs to know of the node, read from the kernel."""
 
 from collections import defaultdict
+from collections.abc import Collection
 
 from lvsagent.adapters.addresses import Addresses
 from lvsagent.core.state import Interface, IPInterface, NodeFacts
+from lvsapi.model import IPAddress
 
 
-def read_facts(node: str, addresses: Addresses) -> NodeFacts:
+def read_facts(node: str, addresses: Addresses, virtual: Collection[IPAddress] = ()) -> NodeFacts:
     """Interfaces, their addresses and the default routes. Addresses that the election fences are left out: they are
-    virtual, not the node's own."""
+    virtual, not the node's own. A lease of DHCP looks alike when little is left of it (NetworkManager and networkd add
+    prefix routes themselves), so only those are meant that are known to be ``virtual``, or are on ``lo``, too."""
     by_index: defaultdict[int, list[IPInterface]] = defaultdict(list)
-    for found in addresses.addresses():
-        if not found.fenced:
+    links, standing = addresses.links(), addresses.addresses()
+    home = {link.index for link in links if link.name == "lo"}
+    virtual = {*virtual, *(found.address.ip for found in standing if found.index in home)}
+    for found in standing:
+        if not (found.fenced and found.address.ip in virtual):
             by_index[found.index].append(found.address)
-    links = addresses.links()
     names = {link.index: link.name for link in links}
     return NodeFacts(
         node=node,

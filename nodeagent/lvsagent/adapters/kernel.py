@@ -20,6 +20,7 @@ from lvsagent.core.loops import DOUBT_MARKS, LoopGuard, Standing, ours, steps
 from lvsagent.core.state import KernelState, NodeFacts, Service, ServiceKey
 from lvsagent.core.sysctl import OCCASIONAL, REQUIRED
 from lvsagent.core.traffic import Readings
+from lvsapi.model import IPAddress
 
 TABLE = Path("/proc/thread-self/net/ip_vs")
 FEW_SERVICES = 20
@@ -114,9 +115,9 @@ class Kernel:
             services.pop(key, None)
         return services | self.ipvs.read_services(keys)
 
-    def facts(self) -> NodeFacts:
-        """Interfaces, addresses, default routes."""
-        return read_facts(self.node, self.addresses)
+    def facts(self, virtual: Collection[IPAddress] = ()) -> NodeFacts:
+        """Interfaces, addresses but for the ``virtual`` ones that the election holds, default routes."""
+        return read_facts(self.node, self.addresses, virtual)
 
     def apply(self, ops: Sequence[Op]) -> tuple[OperationFailed, ...]:
         """All operations in order. What would break the invariant after a failure is held back and reported so.
