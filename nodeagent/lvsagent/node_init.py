@@ -18,7 +18,7 @@ from lvsagent.adapters.addresses import Addresses
 from lvsagent.adapters.clients import Clients
 from lvsagent.adapters.ipvs import Ipvs, IpvsUnavailable
 from lvsagent.adapters.kernel import TABLE, Kernel
-from lvsagent.adapters.procfs import Originals, Sysctls, boot_id, prepare, restore, root
+from lvsagent.adapters.procfs import Originals, Sysctls, boot_id, prepare, restore, root, settle
 from lvsagent.adapters.statefile import StateFileError, StateFiles
 from lvsagent.core.clients import ClientPaths
 from lvsagent.core.diff import AddLoopback, DeleteLoopback, Owned, diff
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.
             wanted = {key: value for key, value in REQUIRED.items() if key not in IPVS}
         failures = []
         if not arguments.check:
-            failures += prepare(sysctls, originals, boot, wanted)
+            failures += _prepare(sysctls, originals, boot, wanted)
         problems = check(sysctls.read([*wanted, *interface_keys(sysctls.interfaces())]), wanted)
         for problem in problems:
             print(f"{'error' if problem.fatal else 'warning'}: {problem.message}", file=sys.stderr)
@@ -63,6 +63,19 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.
         where = f" ({error.filename})" if error.filename else ""
         print(f"error: {error.strerror or error}{where}", file=sys.stderr)
         return 1
+
+
+def _prepare(sysctls: Sysctls, originals: Originals, boot: str, wanted: Mapping[str, str]) -> Sequence[OperationFailed]:
+    """A disk that is full when a node starts must not keep it from serving; the agent would go on, too."""
+    try:
+        return prepare(sysctls, originals, boot, wanted)
+    except OSError as error:
+        print(
+            f"warning: {originals.path} cannot be written ({error.strerror or error}): the node's settings are made all"
+            " the same, and stay when the product leaves. Make room, or the folder writable",
+            file=sys.stderr,
+        )
+        return settle(sysctls, wanted)
 
 
 def _has_ipvs(strict: bool) -> bool:

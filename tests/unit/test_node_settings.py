@@ -13,7 +13,7 @@ from lvsagent.adapters import netlink
 from lvsagent.adapters.ipvs import Ipvs, IpvsUnavailable
 from lvsagent.adapters.procfs import Originals, Sysctls, prepare, restore
 from lvsagent.core.failure import Reason
-from lvsagent.core.sysctl import IPVS, REQUIRED
+from lvsagent.core.sysctl import IPVS, REQUIRED, Record
 
 pytestmark = pytest.mark.unit
 FORWARD = "net/ipv4/ip_forward"
@@ -124,6 +124,27 @@ def test_fault_52_the_init_container_lets_the_agent_say_that_the_kernel_has_no_i
         assert node_init.main(arguments) == status
         assert "error: " in capsys.readouterr().err
         assert (folder / "net/ipv4/conf/all/arp_ignore").read_text().strip() == str(1 - status)
+
+
+def test_fault_13_a_full_disk_keeps_no_node_from_its_settings(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The init container of a node that is rebooted with a full disk would fail, again and again."""
+
+    def full(self: Originals, record: Record) -> Never:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Originals, "save", full)
+    arguments = ["--real-server", "--proc-sys", str(folder), "--state-dir", str(tmp_path / "state")]
+    assert node_init.main(arguments) == 0
+    told = capsys.readouterr()
+    assert "state/sysctl.json cannot be written (No space left on device)" in told.err
+    assert "verified: net/ipv4/conf/all/arp_ignore=1" in told.out
+    # What the kernel refuses is an error all the same.
+    monkeypatch.setattr(Sysctls, "write", lambda self, key, value: Sysctls._failure(self, key, value, errno.EROFS))
+    (folder / "net/ipv4/conf/all/arp_ignore").write_text("0\n")
+    assert node_init.main(arguments) == 1
+    assert "read_only" in capsys.readouterr().err
 
 
 def test_check_names_everything_that_is_missing_and_writes_nothing(

@@ -133,12 +133,19 @@ class Originals:
 def prepare(
     sysctls: Sysctls, originals: Originals, boot: str, wanted: Mapping[str, str]
 ) -> tuple[OperationFailed, ...]:
-    """Record the originals, write what is not as wanted, verify. Writes nothing when all is well."""
+    """Record the originals, write what is not as wanted, verify. Writes nothing when all is well. Raises OSError, and
+    has written nothing, when they cannot be recorded."""
     values = sysctls.read([*wanted, *side_effects(sysctls.interfaces())])
-    missing = [key for key, value in wanted.items() if not satisfied(key, values[key], value)]
-    if not missing:
+    if all(satisfied(key, values[key], value) for key, value in wanted.items()):
         return ()
     originals.save(remember(originals.load(), boot, values, wanted))
+    return settle(sysctls, wanted)
+
+
+def settle(sysctls: Sysctls, wanted: Mapping[str, str]) -> tuple[OperationFailed, ...]:
+    """Write what is not as wanted, verify."""
+    there = sysctls.read(wanted)
+    missing = [key for key, value in wanted.items() if not satisfied(key, there[key], value)]
     return tuple(failure for key in missing if (failure := sysctls.write(key, wanted[key])))
 
 
