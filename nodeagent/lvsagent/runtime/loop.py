@@ -22,6 +22,7 @@ from lvsagent.runtime.guard import Guard
 from lvsagent.runtime.health import Keeper
 from lvsagent.runtime.logs import Throttle, name_problems
 from lvsagent.runtime.ports import Election, Source
+from lvsagent.runtime.record import Record
 from lvsagent.runtime.view import View
 from lvsagent.runtime.worker import Worker
 from lvsapi.assign import assign, nodes_alone, with_assignments
@@ -96,6 +97,10 @@ class Loop:
     """Services of the wish that were in the kernel once."""
     _serving: bool = False
     """Complete tables stood once; what fails later is no reason to take the node out."""
+    _record: Record = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._record = Record(worker=self.worker, view=self.view, written=None if self.adopt else self.owned)
 
     def wake(self) -> None:
         """Something changed: look soon."""
@@ -235,7 +240,9 @@ class Loop:
             difference = diff(wanted.state, self.have, self.owned)
         if self.guard is not None:
             await self.guard.settled(self.have, self.owned, self.facts)
-        await self._record(wanted.state, difference)
+        # What is gone from the kernel is ours no longer.
+        self.owned = decide.owning(self.owned, wanted.state, self.have, difference.conflicts, self.adopt)
+        await self._record.keep(self.owned)
         # After a reboot the last good state may name pods that are gone: what serves comes from the source.
         self._known = self._known or synced or self._adopted
         routers = self._neighbors.of(wanted.routers, self.view.resolved, self.facts, self.view.peers)
@@ -313,7 +320,7 @@ class Loop:
             raise
         self.have = applied.state
         self.view.programming.observe(applied.seconds)
-        self._unsaved(applied.unsaved)
+        self._record.tried(self.owned, applied.unsaved)
         for op in ops:
             self.view.operations[_operation(op)] += 1
         for failure in applied.failures:
@@ -330,20 +337,6 @@ class Loop:
             extra={**decide.count(ops), "failed": len(applied.failures), "ms": round(applied.seconds * 1000, 1)},
         )
         return applied.failures
-
-    async def _record(self, want: KernelState, difference: Difference) -> None:
-        """What is gone from the kernel is ours no longer."""
-        assert self.have is not None
-        owned = decide.owning(self.owned, want, self.have, difference.conflicts, self.adopt)
-        if owned != self.owned:
-            self.owned = owned
-            self._unsaved(await self.worker.save(owned))
-
-    def _unsaved(self, error: str) -> None:
-        if error:
-            self.view.state_errors += 1
-            if self._throttle.allows("state", time.monotonic()):
-                _log.error("the record of what is ours cannot be written", extra={"error": error})
 
     def _tell(
         self, routers: tuple[ipc.RouterConfig, ...], want: KernelState, difference: Difference, now: float
