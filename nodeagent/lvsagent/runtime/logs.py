@@ -1,10 +1,12 @@
-"""Log lines for people (key=value) or for machines (JSON), on standard error."""
+"""Log lines for people (key=value) or for machines (JSON), on standard error. Nobody ever waits for who reads them."""
 
 import json
 import logging
+import os
+import select
 import sys
 from collections.abc import Collection
-from typing import Any, Literal, TextIO
+from typing import Any, Final, Literal, TextIO
 
 from lvsapi.model import Problem
 
@@ -51,9 +53,66 @@ class JsonFormatter(TextFormatter):
         return json.dumps(line, default=str)
 
 
+class Lines(logging.Handler):
+    """To a stream whose reader may hang: then lines are lost, and counted. An agent that waited for the reader of its
+    log would serve the endpoints of that moment until he reads again."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, if there is room for it."""
+        if self._lost and self._put(self._told()):
+            self._lost = 0
+        self._lost += not self._put(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Nothing that would be said on standard error."""
+
+    def _told(self) -> logging.LogRecord:
+        about = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING", "lines": self._lost}
+        return logging.makeLogRecord({**about, "msg": "lines of the log were lost: nobody read it"})
+
+    def _put(self, record: logging.LogRecord) -> bool:
+        try:
+            data = (self.format(record) + "\n").encode(errors="backslashreplace")
+            number = _file_of(self._stream)
+            for start in range(0, len(data), AT_ONCE):
+                if number is None:
+                    self._stream.write(data[start : start + AT_ONCE].decode(errors="replace"))
+                elif _has_room(number):
+                    os.write(number, data[start : start + AT_ONCE])
+                else:
+                    return False
+            if number is None:
+                self._stream.flush()
+        except Exception:  # whoever read it is gone, or the line cannot be made: the others go on
+            return False
+        return True
+
+
+AT_ONCE: Final = select.PIPE_BUF
+"""Octets that a pipe takes without waiting when it can be written to."""
+
+
+def _file_of(stream: TextIO) -> int | None:
+    try:
+        return stream.fileno()
+    except (OSError, ValueError, AttributeError):  # no file
+        return None
+
+
+def _has_room(number: int) -> bool:
+    poll = select.poll()
+    poll.register(number, select.POLLOUT)
+    return bool(poll.poll(0))
+
+
 def setup(form: Format, level: int = logging.INFO, stream: TextIO | None = None) -> None:
     """Send everything of level and above to the stream (standard error)."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = Lines(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
