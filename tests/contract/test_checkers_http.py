@@ -16,6 +16,9 @@ from typing import Final
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from lvsapi.health import MAX_BODY, CheckType, HealthCheck
 from tests.checking import PATIENCE, ask_once, backend, free_port, hang, says
@@ -183,6 +186,44 @@ def test_a_certificate_that_must_not_be_trusted_is_refused_unless_nobody_asks(we
     )
     assert words in reason(check, port)
     assert ask_once(replace(check, verify_tls=False), port).ok
+
+
+def test_a_certificate_without_key_identifiers_is_accepted_as_curl_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image's Python 3.13 refuses it by default: a backend of which every client thinks well was down."""
+    usual = ssl.create_default_context
+
+    def strict(**arguments: str | None) -> ssl.SSLContext:
+        context = usual(**arguments)  # type: ignore[arg-type]
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", strict)
+    key, authority = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "made by hand")])
+    now = datetime.datetime.fromtimestamp(time.time(), datetime.UTC)
+    built = (
+        x509.CertificateBuilder()
+        .issuer_name(issuer)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+    )
+    basic, name = (
+        x509.BasicConstraints(ca=True, path_length=None),
+        x509.SubjectAlternativeName([x509.DNSName("web.example")]),
+    )
+    ca = built.subject_name(issuer).public_key(authority.public_key()).serial_number(1).add_extension(basic, True)
+    leaf = built.subject_name(x509.Name([])).public_key(key.public_key()).serial_number(2).add_extension(name, False)
+    signed = [one.sign(authority, hashes.SHA256()).public_bytes(serialization.Encoding.PEM) for one in (ca, leaf)]
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (tmp_path / "pair.pem").write_bytes(signed[1] + private)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "pair.pem")
+    with backend(listens(b"HTTP/1.1 204 No Content\r\n\r\n"), tls=context) as port:
+        assert ask_once(replace(HTTPS, ca_pem=signed[0].decode()), port).ok
 
 
 def test_sni_is_the_host() -> None:
