@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from types import MappingProxyType
 
 from lvsagent.core.diff import Op, Owned, diff
 from lvsagent.core.state import Destination, ForwardMethod, KernelState, Mark, Service, ServiceFlag, ServiceKey
@@ -33,7 +34,11 @@ SCHEDULER = "mh"
 HASHES = frozenset({"mh", "sh"})
 """SCHED1 is their flag for taking another backend where the one that is hashed to gets no connections."""
 
+NEAR = 4
+"""Marks in a row among which a service is looked for: with 1,000 services some eight pairs fall upon the same one."""
+
 Standing = Mapping[ServiceKey, Service]
+NOTHING_GIVEN: Mapping[ServiceKey, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,17 +64,18 @@ def loop_guard(
     peers: frozenset[IPAddress],
     standing: Collection[ServiceKey],
     apart: Collection[ServiceKey] = (),
+    given: Mapping[ServiceKey, int] = NOTHING_GIVEN,
 ) -> LoopGuard:
     """What follows from the wanted ``tables``. ``own``: addresses of this node. ``standing``: services of ours that
     are there: they stay while they have a backend here, whose connections would end with them. ``apart``: those of the
-    tables for which every node chooses for itself."""
+    tables for which every node chooses for itself. ``given``: marks that they have (``marks_given``)."""
     services: dict[ServiceKey, Service] = {}
     marks: dict[bool, set[Mark]] = {False: set(), True: set()}
-    taken: set[tuple[int, int]] = set()
+    taken = {(key.address.version, mark) for key, mark in given.items()}
     for key, table in sorted(tables.items(), key=lambda item: str(item[0])):
         if not any(_here(d, own) for d in table.destinations):
             continue
-        guarding = marked(key, taken)
+        guarding = replace(key, mark=given[key]) if key in given else marked(key, taken)
         anew = key in apart
         useful = (anew or table.scheduler == SCHEDULER) and table.persistent is None and bool(peers)
         useful = useful and not all(_here(d, own) for d in table.destinations)
@@ -181,6 +187,31 @@ def marked(key: ServiceKey, taken: Collection[tuple[int, int]], marks: range = M
     while (key.address.version, marks[offset % len(marks)]) in taken:
         offset += 1
     return replace(key, mark=marks[offset % len(marks)])
+
+
+def marks_given(
+    tables: Mapping[ServiceKey, Service], before: Iterable[ServiceKey] | None, there: Standing
+) -> Mapping[ServiceKey, int]:
+    """The marks that services beside the ``tables`` have. Two may fall upon the same one, and which of them then has
+    the next must not change with the objects that come and go: connections end with a service that changes its mark.
+    ``before``: of the last wish; None: there was none, and the services that are ``there`` are known by a destination,
+    as the kernel does not know their addresses."""
+    if before is not None:
+        names = {(key.address, key.protocol, key.port): key.mark for key in before if key.mark in MARKS}
+        named = ((key, names.get((key.address, key.protocol, key.port))) for key in tables)
+        return {key: mark for key, mark in named if mark is not None}
+    found: dict[ServiceKey, int] = {}
+    taken: set[tuple[int, int]] = set()
+    for key, table in sorted(tables.items(), key=lambda item: str(item[0])):
+        destinations, passed = {d.key for d in table.destinations}, set(taken)
+        for _ in range(NEAR):
+            other = marked(key, passed)
+            passed.add((key.address.version, other.mark))
+            if other in there and destinations & {d.key for d in there[other].destinations}:
+                found[key] = other.mark
+                taken.add((key.address.version, other.mark))
+                break
+    return found
 
 
 def ours(tables: Iterable[Service]) -> Standing:

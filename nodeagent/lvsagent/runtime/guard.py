@@ -17,7 +17,18 @@ from lvsagent.core.clients import ClientPaths, client_paths, needs_forwarding6
 from lvsagent.core.diff import Owned
 from lvsagent.core.doubt import NO_DOUBT, Doubt, benefit
 from lvsagent.core.guard import Culprit, Fights, NodeFinding, NodeReadings, Thing
-from lvsagent.core.loops import LoopGuard, Senders, Standing, begun, guarded, loop_guard, ours, steps, widened
+from lvsagent.core.loops import (
+    LoopGuard,
+    Senders,
+    Standing,
+    begun,
+    guarded,
+    loop_guard,
+    marks_given,
+    ours,
+    steps,
+    widened,
+)
 from lvsagent.core.plan import NodePlan
 from lvsagent.core.senders import PATIENCE, Ways, unknown, unrecognised
 from lvsagent.core.state import ForwardMethod, KernelState, NodeFacts, Service, ServiceKey
@@ -274,7 +285,9 @@ class Guard:
         tables = {**wanted.state.services, **widened(wanted.whole, there.services, own)}
         reasons = (tables, own, peers, self._doubt, self._idle, self._standing)
         if self._wished is None or self._wished[0] != reasons:
-            wish = loop_guard(tables, own, peers, self._standing.keys(), wanted.whole.keys())
+            before = self._wished[1].services if self._wished is not None else None
+            given = marks_given(tables, before, self._standing)
+            wish = loop_guard(tables, own, peers, self._standing.keys(), wanted.whole.keys(), given)
             services, marks = benefit(self._doubt, tables, self._standing, self._idle)
             towards = frozenset(remote_pods(tables.values(), self.view.resolved)) if wish.every else frozenset()
             wish = replace(wish, services={**wish.services, **services}, doubted=marks, towards=towards)
