@@ -20,7 +20,8 @@ class HttpServer:
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
-        """Returns the port (the one that the system chose, for 0). Raises OSError."""
+        """Returns the port (the one that the system chose, for 0). ``host`` empty: every address of both families, as
+        a cluster may have one only. Raises OSError."""
         self._server = await asyncio.start_server(self._serve, host, port, limit=LONGEST_LINE, reuse_address=True)
         return int(self._server.sockets[0].getsockname()[1])
 
