@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,10 @@ def prepared(apiserver: ApiServer) -> ApiServer:
 
 
 @asynccontextmanager
-async def running(server: ApiServer) -> AsyncIterator[tuple[KubeSource, ApiClient]]:
-    client = ApiClient(kubeconfig.from_file(server.kubeconfig))
+async def running(
+    server: ApiServer, config: kubeconfig.KubeConfig | None = None
+) -> AsyncIterator[tuple[KubeSource, ApiClient]]:
+    client = ApiClient(config or kubeconfig.from_file(server.kubeconfig))
     source = KubeSource(client, lambda: None)
     task = asyncio.create_task(source.run())
     try:
@@ -161,6 +164,32 @@ def test_the_active_nodes_status_is_taken_over_by_the_next(prepared: ApiServer) 
             prepared.kubectl, "get", "events", "-n", NAMESPACE, "-o", "jsonpath={.items[*].message}"
         )
         assert "Node n2 is Active" in events.stdout
+        await asyncio.to_thread(prepared.kubectl, "delete", "lvsvirtualservice", "-n", NAMESPACE, "web")
+
+    asyncio.run(story())
+
+
+def test_watches_hear_on_while_certificates_are_written_anew(prepared: ApiServer, tmp_path: Path) -> None:
+    """As the kubelet writes the volume of a service account, with TLS: the same authority, and a larger bundle."""
+    config = kubeconfig.from_file(prepared.kubeconfig)
+    text = config.ca_data or (config.ca_file or Path()).read_text()
+    bundle = tmp_path / "ca.crt"
+    bundle.write_text(text)
+
+    async def story() -> None:
+        await apply(prepared, service_of("anew"))
+        await apply(prepared, slice_of("anew", "10.2.0.1"))
+        await apply(prepared, virtual_service_of("anew", "192.168.139.11"))
+        async with running(prepared, replace(config, ca_data=None, ca_file=bundle)) as (source, client):
+            await seen(source, lambda s: addresses(s) == {"10.2.0.1"})
+            lists = [health.relists for health in source.health.values()]
+            for number, content in enumerate((text, text + "\n" + text, text), 2):
+                bundle.write_text(content)
+                await client.get("/api/v1/namespaces/default")
+                await apply(prepared, slice_of("anew", f"10.2.0.{number}"))
+                await seen(source, lambda s, n=number: addresses(s) == {f"10.2.0.{n}"}, 5.0)  # type: ignore[misc]
+            assert [health.relists for health in source.health.values()] == lists
+            assert not any(health.errors for health in source.health.values())
         await asyncio.to_thread(prepared.kubectl, "delete", "lvsvirtualservice", "-n", NAMESPACE, "web")
 
     asyncio.run(story())
