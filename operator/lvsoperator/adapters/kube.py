@@ -195,11 +195,15 @@ class Kube:
         """
         api = client.AppsV1Api(self._api)
         seen: int | None = None
+        chosen = f"metadata.name={names.AGENT_DAEMONSET}"
+        listed = self._request("GET", self._daemonset.rpartition("/")[0], {"fieldSelector": chosen})
+        wake()  # What was deleted before the list is in no event.
         try:
             for event in watch.Watch().stream(
                 api.list_namespaced_daemon_set,
                 self._settings.namespace,
-                field_selector=f"metadata.name={names.AGENT_DAEMONSET}",
+                field_selector=chosen,
+                resource_version=listed["metadata"]["resourceVersion"],
                 timeout_seconds=WATCH_SECONDS,
                 _request_timeout=(CONNECT_SECONDS, WATCH_SECONDS + READ_SECONDS),
             ):
