@@ -38,7 +38,7 @@ from lvsagent.core.loops import loop_guard
 from lvsagent.core.plan import plan
 from lvsapi.model import Resolved
 from tests.net.lan import Lan
-from tests.net.pods import PodLan, await_listening
+from tests.net.pods import PodLan, await_listening, virtual
 from tests.net.test_data_path_net import PORT, VIP, resolved
 
 SIDES: Final = ("ipvsadm", "ours", "kube-proxy")
@@ -151,7 +151,7 @@ class Place:
     def _ours(self, node: str, what: Resolved) -> None:
         self.pods.program(node, what)
         with self.pods.kernel(node) as kernel:
-            facts, state = kernel.facts(), kernel.read()
+            facts, state = kernel.facts(virtual(what)), kernel.read()
             tables = plan(what, facts, frozenset()).state.services
             own = {a.ip for interface in facts.interfaces for a in interface.addresses}
             peers = frozenset(ip_address(f"10.0.0.2{k}") for k in (1, 2)) - own

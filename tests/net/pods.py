@@ -89,6 +89,11 @@ class Connection:
             return False
 
 
+def virtual(resolved: Resolved) -> set[IPAddress]:
+    """Addresses that are nobody's own, also while the election holds them."""
+    return {server.address for server in resolved.servers}
+
+
 class PodLan:
     """Nodes n1, n2, … with pods p1, p2, … (pod K on node K), a client, and the real plan and kernel code on each."""
 
@@ -143,12 +148,13 @@ class PodLan:
     def guard_loops(self, node: str, what: Resolved) -> Guarded:
         """What other nodes send on, as ``runtime.guard`` does it after a pass."""
         with self.kernel(node) as kernel:
-            wish, there, _ = self._guard(kernel, plan(what, kernel.facts(), frozenset()))
+            wish, there, _ = self._guard(kernel, plan(what, kernel.facts(virtual(what)), frozenset()))
             return kernel.guard_loops(wish, there)
 
     def _guard(self, kernel: Kernel, wanted: NodePlan) -> tuple[LoopGuard, Standing, frozenset[IPAddress]]:
         there = ours(kernel.read().services.values())
-        own = frozenset(a.ip for interface in kernel.facts().interfaces for a in interface.addresses)
+        facts = kernel.facts({key.address for key in (*wanted.state.services, *wanted.whole)})
+        own = frozenset(a.ip for interface in facts.interfaces for a in interface.addresses)
         peers = frozenset(ip_address(f"10.0.0.{20 + k}") for k, _ in enumerate(self.nodes, 1)) - own
         tables = {**wanted.state.services, **wanted.whole}
         return loop_guard(tables, own, peers, there.keys(), wanted.whole.keys()), there, own
@@ -160,7 +166,7 @@ class PodLan:
         ``guarded``: with what it does before and after about that which other nodes send on."""
         with self.kernel(node) as kernel:
             have = kernel.read()
-            wanted = plan(resolved, kernel.facts(), active, tables=have.services)
+            wanted = plan(resolved, kernel.facts(virtual(resolved)), active, tables=have.services)
             if guarded:
                 wish, there, own = self._guard(kernel, wanted)
                 done = kernel.guard_loops(begun(wish, there, None), there)

@@ -29,7 +29,7 @@ from lvsagent.runtime.view import View
 from lvsapi.model import Resolved
 from tests.net.faults import FULL
 from tests.net.lan import Lan
-from tests.net.pods import PodLan, as_host
+from tests.net.pods import PodLan, as_host, virtual
 from tests.net.test_data_path_net import PORT, VIP, resolved
 from tests.net.test_dual_stack_net import CLIENTS, VIPS, DualLan
 
@@ -136,7 +136,7 @@ class Agents:
         for node in names or self.pods.nodes:
             self.views[node].actual = self.pods.program(node, laid)
             with self.pods.kernel(node) as kernel:
-                planned = plan(laid, kernel.facts(), frozenset())
+                planned = plan(laid, kernel.facts(virtual(laid)), frozenset())
             self.views[node].resolved, self.views[node].plan = what, planned
 
     def settle(self, done: Callable[[], bool], seconds: float = 15.0) -> None:

@@ -16,7 +16,7 @@ from lvsagent.core.clients import ClientPaths, client_paths
 from lvsapi.ipvs import Scheduler
 from lvsapi.model import Resolved
 from tests.net.lan import Lan
-from tests.net.pods import PodLan
+from tests.net.pods import PodLan, virtual
 from tests.net.test_data_path_net import PORT, VIP, resolved
 
 pytestmark = pytest.mark.net
@@ -64,7 +64,7 @@ class Inside:
     def paths(self, node: str) -> ClientPaths:
         with self.pods.kernel(node) as kernel:
             state = kernel.read()
-            return client_paths(state.loopback, self.tables, kernel.facts(), ())
+            return client_paths(state.loopback, self.tables, kernel.facts(virtual(self.tables)), ())
 
     def make(self, node: str, paths: ClientPaths) -> Made:
         with self.pods.lan.inside(node):

@@ -14,7 +14,7 @@ from lvsapi.model import Resolved
 from lvsapi.resolve import resolve
 from tests.gen import assignment, endpoint, endpoint_slice, node, service, snapshot, virtual_service
 from tests.net.lan import Lan
-from tests.net.pods import POD_PORT, PodLan
+from tests.net.pods import POD_PORT, PodLan, virtual
 
 pytestmark = pytest.mark.net
 VIPS = {4: "10.0.0.200", 6: "fd00::200"}
@@ -98,7 +98,7 @@ class DualLan(PodLan):
     def make(self, name: str, folder: Path) -> Made:
         """What clients on the node need."""
         with self.kernel(name) as kernel:
-            paths = client_paths(kernel.read().loopback, objects(), kernel.facts(), ())
+            paths = client_paths(kernel.read().loopback, objects(), kernel.facts(virtual(objects())), ())
             clients = Clients(Sysctls(Path("/proc/sys")), Originals(folder / name))
             try:
                 return clients.make(paths)

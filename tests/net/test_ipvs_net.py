@@ -297,9 +297,10 @@ def test_facts_are_what_ip_shows(kernel: Kernel) -> None:
     command(
         "ip", "address", "add", "10.0.0.200/32", "dev", "eth0", "valid_lft", "2", "preferred_lft", "2", "noprefixroute"
     )
-    facts = kernel.facts()
-    eth0 = next(i for i in facts.interfaces if i.name == "eth0")
-    assert [str(a) for a in eth0.addresses if a.version == 4] == ["10.0.0.21/24"]
+    for virtual, own in (((), ["10.0.0.21/24", "10.0.0.200/32"]), ((VIP,), ["10.0.0.21/24"])):
+        facts = kernel.facts(virtual)
+        eth0 = next(i for i in facts.interfaces if i.name == "eth0")
+        assert [str(a) for a in eth0.addresses if a.version == 4] == own
     assert f"link/ether {eth0.mac} " in command("ip", "link", "show", "dev", "eth0")
     assert eth0.up
     assert facts.default_interface[4] == "eth0"

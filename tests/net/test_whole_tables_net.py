@@ -17,7 +17,7 @@ from lvsagent.core.senders import outside
 from lvsagent.core.strays import departed, strays
 from lvsapi.ipvs import Scheduler
 from lvsapi.model import Backend, Protocol, Resolved
-from tests.net.pods import PodLan
+from tests.net.pods import PodLan, virtual
 from tests.net.test_affinity_net import Held
 from tests.net.test_data_path_net import PORT, VIP, resolved
 from tests.net.test_loops_net import ALL, DIFFERING, NEW, NUMBER, attempts, clear, hold, program, three_nodes
@@ -141,7 +141,7 @@ def test_a_port_that_is_used_again_finds_nobody_where_its_last_connection_is_rem
     print(f"while n1 remembers: {dict(known)}")
     assert known["OSError"] + known["TimeoutError"] > 0
     with pods.kernel("n1") as kernel:
-        facts = kernel.facts()
+        facts = kernel.facts(virtual(everywhere))
         own = {ip_address(f"10.244.1.{last}") for last in (11, 12)}
         services = plan(everywhere, facts, frozenset()).whole
         entries = departed(connections.Listing(), services, (), own)
