@@ -99,7 +99,7 @@ def test_a_node_that_held_its_own_pods_only_keeps_their_connections_when_it_hold
         pods.program(node, everywhere)
     hold(pods, "n1")
     pods.program("n1", everywhere, ROUTER)
-    connections = Held(pods, 60)
+    connections = Held(pods, 60, range(10_000, 10_060))
     assert set(connections.pods) == {"p1", "p2", "p3"}
     for node in ("n3", "n1", "n2"):
         pods.program(node, everywhere, ROUTER if node == "n1" else frozenset(), guarded=True)
@@ -154,8 +154,9 @@ def test_a_port_that_is_used_again_finds_nobody_where_its_last_connection_is_rem
             time.sleep(0.1)
     after = ask(ports[1::2])
     print(f"afterwards: {dict(after)}")
-    # A pod that still has the other end of a port's first connection may refuse the second: that is between these two.
-    assert after["ConnectionResetError"] <= 1
+    # A pod that still has the other end of a port's first connection may refuse the second: that is between these two,
+    # and how often it is the same pod depends on whose turn it was. Nobody is sent to and fro any more.
+    assert after["ConnectionResetError"] < len(ports) / 4
     assert after["served"] + after["ConnectionResetError"] == len(ports) / 2
 
 
